@@ -1,0 +1,1 @@
+"""forkfirst runs any async program as a well-behaved Unix service: first fork, then the runtime."""

@@ -1,0 +1,1 @@
+"""argv to command to exit status."""

@@ -1,0 +1,1 @@
+"""What makes a fork unsafe: find it, name it, say what to do."""

@@ -1,0 +1,1 @@
+"""Who runs the program: one file a runtime, the same shape each."""

@@ -1,0 +1,1 @@
+"""How: the protocols of the service manager."""

@@ -1,0 +1,1 @@
+"""How: one manual-page topic a module."""
