@@ -1,0 +1,100 @@
+# What a person types here. Each target prepares what it needs, and does that again only after
+# pyproject.toml changed. `make test PYTHON=python3.12` uses another Python, in a venv of its own.
+
+PYTHON ?= python3
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+# An absolute path: a daemon changes its directory before it writes what it covered.
+COVERAGE_FILE := $(CURDIR)/.coverage$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+# What the tests marked `real` are held against, each by the program it is needed for.
+DEBIAN_PACKAGES := strace systemd-container
+
+.PHONY: help run test test-real lint format types docs docs-generated bench clean
+
+help:
+	@echo "make run        start, restart and stop a demonstration service, from nothing"
+	@echo "make test       every test that needs neither root nor Debian's packages"
+	@echo "make test-real  the rest: real service managers, injected faults, many rounds"
+	@echo "make lint types docs bench format clean"
+
+# -- a virtual environment, and what was put into it ------------------------------------------
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "forkfirst needs Python 3.11 or newer; say PYTHON=/path/to/one" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "cannot make $(VENV); Debian has venv in the package python3-venv" >&2; exit 1; }
+	@$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.has-run: pyproject.toml $(VENV)/.made
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.has-test: pyproject.toml $(VENV)/.made
+	@$(PIP) --group test --editable .
+	@touch $@ $(VENV)/.has-run
+
+$(VENV)/.has-lint: pyproject.toml $(VENV)/.has-test
+	@$(PIP) --group lint
+	@touch $@
+
+$(VENV)/.has-docs: pyproject.toml $(VENV)/.has-run
+	@$(PIP) --group docs
+	@touch $@
+
+# Not editable: what is measured is what a person installs.
+.venv-bench/.has-bench: pyproject.toml $(shell find src -name '*.py')
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --group bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check \
+	  --force-reinstall --no-deps .
+	@touch $@
+
+# -- what to do with it -------------------------------------------------------------------------
+
+run: $(VENV)/.has-run
+	@$(BIN)/python examples/demo.py
+
+# Branch coverage through forks, `os._exit` and subprocesses (see [tool.coverage.run]).
+test: export COVERAGE_FILE := $(COVERAGE_FILE)
+test: $(VENV)/.has-test
+	@rm -f $(COVERAGE_FILE) $(COVERAGE_FILE).*
+	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not real and not slow" tests
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+# 5 is pytest's status for "no test was selected".
+test-real: $(VENV)/.has-test
+	@if [ "$$(id -u)" != 0 ]; then \
+	  echo "test-real: not root, so no Debian package is installed; what needs one is skipped"; \
+	elif ! command -v apt-get >/dev/null; then \
+	  echo "test-real: no apt-get here; what needs a Debian package is skipped"; \
+	else .ci/install-debian-packages $(DEBIAN_PACKAGES); fi
+	@$(BIN)/python -m pytest -m "real or slow" --timeout 600 tests || [ $$? = 5 ]
+
+lint: $(VENV)/.has-lint
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+format: $(VENV)/.has-lint
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+types: $(VENV)/.has-lint
+	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes forkfirst --ignoreexternal
+
+docs-generated: $(VENV)/.has-run
+	@$(BIN)/python docs/generate
+
+docs: $(VENV)/.has-docs docs-generated
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+bench: .venv-bench/.has-bench
+	@.venv-bench/bin/python benchmarks/start.py
+
+clean:
+	rm -rf .venv .venv-* site build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
