@@ -45,7 +45,18 @@ class ConfigError(ForkfirstError):
 
 
 class AddressError(ConfigError, ValueError):
-    """A text is not an address; the message points at the character."""
+    """A text is not an address; the message points at the character.
+
+    Attributes:
+        text: The whole text as it was given.
+        position: Index of the first character that is wrong; `len(text)` where something is
+            missing at the end.
+    """
+
+    def __init__(self, message: str, *, text: str = "", position: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.text = text
+        self.position = position
 
 
 class TargetError(ForkfirstError):
