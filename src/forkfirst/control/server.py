@@ -1,0 +1,421 @@
+"""Answers, in one small thread, whoever may ask a running service.
+
+The thread is not the loop's: it answers while the program is stuck in code that never awaits. It
+cannot answer while C code keeps the interpreter's lock; then the client's deadline says so.
+
+Invariants: nothing here blocks but poll(2); each connection holds at most one request and one
+answer; a request is read only when the answer before it was sent; nothing that a client sends, or
+that an answer raises, ends the loop. Until somebody connects, only cheap modules are loaded.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import struct
+import sys
+import time
+
+from forkfirst.control.protocol import MAX_REQUEST, decode_request, encode, open_address
+from forkfirst.errors import CannotCreateError, ForkfirstError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    import threading
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypeAlias
+
+    Answers: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+
+THREAD_NAME = "forkfirst-control"
+
+_BACKLOG = 128
+_STACK_BYTES = 256 * 1024  # of the thread; the default of 8 MiB can become huge pages of 2 MiB
+_CHUNK = 16 * 1024
+_ACCEPT_PAUSE = 0.5  # seconds without accept(2) after the process ran out of descriptors
+_LAST_WORD = b'{"ok":false,"error":"cannot answer"}\n'
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def open_socket(path: str) -> int:
+    """Listen at *path*, with mode 0600 from its first moment, and return the descriptor.
+
+    A socket that is there already is stale and is replaced: the caller holds the service's lock,
+    and has checked that nobody else can write the directory. The process must have one thread,
+    because the umask, which is changed for a moment, is the process's. Does not remove the path
+    later: that is `remove_socket`.
+
+    Raises:
+        CannotCreateError: Something that is no socket is there, or the kernel refused.
+
+    Source: unix(7), bind(2), umask(2).
+    """
+    import _socket  # noqa: PLC0415 - `socket` costs 3-6 ms, and this is on the path to READY
+
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        address, directory = open_address(path)
+        try:
+            # Not chmod(2) after bind(2): in between, whoever may pass the directory could connect.
+            umask = os.umask(0o177)
+            try:
+                _bind(listener, address)
+            finally:
+                os.umask(umask)
+        finally:
+            if directory is not None:
+                os.close(directory)
+        listener.listen(_BACKLOG)
+        return listener.detach()
+    except OSError as error:
+        message = f"cannot listen at {path}: {(error.strerror or str(error)).lower()}"
+        raise CannotCreateError(message) from error
+    finally:
+        listener.close()  # nothing after detach()
+
+
+def _bind(listener: Any, address: str) -> None:
+    try:
+        listener.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        if not stat.S_ISSOCK(os.lstat(address).st_mode):
+            raise OSError(errno.EEXIST, "something that is not a socket is there") from error
+        os.unlink(address)  # stale: its service does not hold the lock
+        listener.bind(address)
+
+
+def remove_socket(path: str) -> None:
+    """Remove *path* if a socket is there; the caller holds the service's lock.
+
+    Raises:
+        OSError: It is a socket and cannot be removed.
+    """
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+
+
+class _Connection:
+    """One caller: what it sent of a request, and what it has not yet read of an answer."""
+
+    __slots__ = ("active", "ending", "incoming", "outgoing", "stream")
+
+    def __init__(self, stream: socket.socket, now: float) -> None:
+        self.stream = stream
+        self.active = now  # when a byte last went either way
+        self.incoming = bytearray()
+        self.outgoing = memoryview(b"")
+        self.ending = False  # to be closed as soon as the answer is sent
+
+
+class Server:
+    """Answers requests on the listening descriptor *fd*, which is the server's from now on.
+
+    Each answer is a function from the request to the fields of its answer, called in the thread
+    that runs the server; one that takes long keeps other callers waiting, one that raises is
+    answered with its error. Only *allowed_uids* and root are answered, by the credentials that
+    the kernel has of them. A connection is closed after *close_idle_after* seconds without a
+    byte; one more than *max_connections* closes the one that was idle longest.
+
+    Either `start` a thread, or call `run_once` in a loop of one's own, or `handle` what poll(2)
+    said of `descriptors()`.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        answers: Answers,
+        *,
+        allowed_uids: frozenset[int],
+        close_idle_after: float = 30,
+        max_connections: int = 64,
+    ) -> None:
+        os.set_blocking(fd, False)
+        self._listener = fd
+        self._answers = answers
+        self._allowed_uids = allowed_uids | {0}
+        self._close_idle_after = close_idle_after
+        self._max_connections = max_connections
+        self._connections: dict[int, _Connection] = {}
+        self._accept_after = 0.0
+        self._wake: tuple[int, int] | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    # -- a thread of its own ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, which waits in poll(2) until somebody connects.
+
+        A child that the program forks closes the descriptors of the server, or callers would
+        wait for a service that has gone.
+
+        Raises:
+            RuntimeError: The thread cannot be started, or was started before.
+        """
+        import threading  # noqa: PLC0415 - after the fork only, and asyncio has it
+
+        if self._thread is not None:
+            message = "a control server starts once"
+            raise RuntimeError(message)
+        self._wake = os.pipe()
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        usual = threading.stack_size(_STACK_BYTES)
+        try:
+            self._thread.start()
+        finally:
+            threading.stack_size(usual)
+        os.register_at_fork(after_in_child=self._close_in_child)
+
+    def stop(self, *, seconds: float = 2.0) -> bool:
+        """Let the answer that is being given be sent, then close everything, the listener too.
+
+        Returns:
+            False if an answer took longer than *seconds*: then nothing is closed yet, and
+            the thread closes it when that answer is done, or ends with the process.
+        """
+        self._stopping = True
+        if self._thread is None:
+            self._close()
+            return True
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            os.write(wake[1], b"\0")
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
+        for descriptor in wake or ():
+            os.close(descriptor)
+        return True
+
+    def _run(self) -> None:
+        _block_signals()
+        while not self._stopping:
+            self.run_once(None)
+        self._close()
+
+    def _close(self) -> None:
+        for connection in list(self._connections.values()):
+            self._hang_up(connection)
+        listener, self._listener = self._listener, -1
+        if listener >= 0:
+            os.close(listener)
+
+    def _close_in_child(self) -> None:
+        self._close()
+        wake, self._wake = self._wake, None
+        for descriptor in wake or ():
+            os.close(descriptor)
+
+    # -- one turn ----------------------------------------------------------------------------------
+
+    def run_once(self, timeout: float | None) -> None:
+        """Wait until something happens, *timeout* seconds at most, and deal with it."""
+        waits = [seconds for seconds in (timeout, self.seconds_until_due()) if seconds is not None]
+        poll = select.poll()
+        for descriptor, events in self.descriptors().items():
+            poll.register(descriptor, events)
+        self.handle(poll.poll(min(waits) * 1000 if waits else None))
+
+    def descriptors(self) -> dict[int, int]:
+        """Return the descriptors to wait for now, each with its poll(2) events."""
+        wanted = {
+            descriptor: select.POLLOUT if connection.outgoing else select.POLLIN
+            for descriptor, connection in self._connections.items()
+        }
+        if self._listener >= 0 and time.monotonic() >= self._accept_after:
+            wanted[self._listener] = select.POLLIN
+        if self._wake is not None:
+            wanted[self._wake[0]] = select.POLLIN
+        return wanted
+
+    def seconds_until_due(self) -> float | None:
+        """Return after how many seconds `handle` must be called though nothing happened."""
+        now = time.monotonic()
+        due = [each.active + self._close_idle_after for each in self._connections.values()]
+        if self._accept_after > now:
+            due.append(self._accept_after)
+        return max(0.0, min(due) - now) if due else None
+
+    def handle(self, ready: Iterable[tuple[int, int]]) -> None:
+        """Deal with *ready*, as poll(2) returns it, and with who has been idle for too long."""
+        # Taken first: who asked while another's answer took long has not been idle.
+        idle_since = time.monotonic() - self._close_idle_after
+        for descriptor, events in ready:
+            connection = self._connections.get(descriptor)
+            if connection is not None:
+                self._serve(connection, events)
+            elif events & select.POLLNVAL:
+                self._give_up(descriptor)
+            elif descriptor == self._listener:
+                self._accept()
+        for connection in list(self._connections.values()):
+            if connection.active <= idle_since:
+                self._hang_up(connection)
+
+    def _give_up(self, descriptor: int) -> None:
+        """End, because the program closed *descriptor*, which is not its own; poll(2) would spin.
+
+        It is forgotten, not closed: by now its number may be somebody else's.
+        """
+        self._stopping = True
+        if descriptor == self._listener:
+            self._listener = -1
+        else:
+            self._wake = None
+
+    # -- callers -----------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        import socket  # noqa: PLC0415 - the first caller pays for it, not the start
+
+        # A view of the listener that closes nothing: the descriptor stays the server's.
+        listener = socket.socket(fileno=self._listener)
+        try:
+            stream, _ = listener.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._accept_after = time.monotonic() + _ACCEPT_PAUSE
+            return  # otherwise it has hung up already
+        finally:
+            listener.detach()
+        stream.setblocking(False)
+        uid = _read_peer_uid(stream)
+        if uid not in self._allowed_uids:
+            _refuse(stream, uid)
+            return
+        while len(self._connections) >= self._max_connections:
+            self._hang_up(min(self._connections.values(), key=_idleness))
+        self._connections[stream.fileno()] = _Connection(stream, time.monotonic())
+
+    def _serve(self, connection: _Connection, events: int) -> None:
+        """Send, receive and answer what can be without waiting; hang up on any failure."""
+        try:
+            if events & select.POLLNVAL:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            if not connection.outgoing:
+                self._receive(connection)
+            while True:
+                self._send(connection)
+                if connection.outgoing or not self._answer_next(connection):
+                    break
+            if connection.ending and not connection.outgoing:
+                self._hang_up(connection)
+        except OSError:
+            self._hang_up(connection)
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            data = connection.stream.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        connection.active = time.monotonic()
+        connection.incoming += data
+        if not data:
+            connection.ending = True  # half a request may be left: nobody will ever end it
+
+    def _send(self, connection: _Connection) -> None:
+        while connection.outgoing:
+            try:
+                sent = connection.stream.send(connection.outgoing, _no_signal())
+            except BlockingIOError:
+                return
+            connection.active = time.monotonic()
+            connection.outgoing = connection.outgoing[sent:]
+
+    def _answer_next(self, connection: _Connection) -> bool:
+        """Answer the next whole request there is, and return whether there was one."""
+        line, end, rest = connection.incoming.partition(b"\n")
+        if not end and len(line) <= MAX_REQUEST:
+            return False
+        connection.incoming = rest
+        if len(line) > MAX_REQUEST:
+            connection.ending = True  # where the next request begins is not known
+        connection.outgoing = memoryview(self._answer(line))
+        return True
+
+    def _answer(self, line: bytearray) -> bytes:
+        try:
+            request = decode_request(line)
+            answer = self._answers.get(request["ask"])
+            if answer is None:
+                known = ", ".join(sorted(self._answers))
+                return _encode_error(f"there is no request {request['ask']!r}, only {known}")
+            return encode({"ok": True, **answer(request)})
+        except ForkfirstError as error:
+            return _encode_error(str(error))
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: the thread must outlive it
+            return _encode_error(f"{type(error).__name__}: {error}")
+
+    def _hang_up(self, connection: _Connection) -> None:
+        self._connections.pop(connection.stream.fileno(), None)
+        connection.stream.close()
+
+
+def _idleness(connection: _Connection) -> tuple[bool, float]:
+    return bool(connection.outgoing or connection.incoming), connection.active
+
+
+def _encode_error(text: str, **fields: bool) -> bytes:
+    try:
+        return encode({"ok": False, "error": text, **fields})
+    except Exception:  # noqa: BLE001 - without descriptors json itself may not be importable
+        return _LAST_WORD
+
+
+def _refuse(stream: socket.socket, uid: int | None) -> None:
+    """Say why, as far as that goes without waiting, and hang up."""
+    who = "a caller this system says nothing of" if uid is None else f"uid {uid}"
+    try:
+        # A fresh connection's buffer is empty, so this is sent or fails, and never waits.
+        stream.send(_encode_error(f"not permitted for {who}", refused=True), _no_signal())
+    except OSError:
+        pass  # it did not stay to hear it
+    stream.close()
+
+
+def _read_peer_uid(stream: socket.socket) -> int | None:
+    """Return the effective uid that connected, or None where the system cannot say.
+
+    Source: unix(7) for SO_PEERCRED; FreeBSD's unix(4) and macOS's for LOCAL_PEERCRED.
+    """
+    import socket  # noqa: PLC0415 - loaded by the accept before
+
+    try:
+        if sys.platform == "linux":
+            size = struct.calcsize("iII")
+            credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            return int(struct.unpack("iII", credentials)[1])  # pid, uid, gid
+        if sys.platform == "darwin" or sys.platform.startswith("freebsd"):
+            # struct xucred: a version, the uid, and groups; level 0 is SOL_LOCAL, option 1 this.
+            return int(struct.unpack_from("II", stream.getsockopt(0, 1, 128))[1])
+    except (OSError, struct.error):
+        pass
+    return None
+
+
+def _no_signal() -> int:
+    """Return the flag by which send(2) to who has hung up is an error and not SIGPIPE."""
+    import socket  # noqa: PLC0415 - loaded by the accept before
+
+    return getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+def _block_signals() -> None:
+    """Leave all signals to the program's threads, those of a fault of this thread aside.
+
+    One that is delivered here would set a flag for the main thread without waking it.
+
+    Source: pthread_sigmask(3), signal(7).
+    """
+    import signal  # noqa: PLC0415 - in the thread, beside the program's own start
+
+    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
