@@ -1,0 +1,130 @@
+"""Flags and files to declarations: what `start`, `run`, `plan` and `restart` have in common."""
+
+from __future__ import annotations
+
+import os
+
+from forkfirst import config, errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from forkfirst.plan.service import Declaration
+
+
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that declare a service."""
+    parser.usage = "%(prog)s [OPTION…] [TARGET | NAME | -- COMMAND ARG…]"
+    add = parser.add_argument
+    add(
+        "target",
+        nargs="?",
+        help="package.module:name or path/to/file.py:name (:main if left out), or the name of a "
+        "service in the configuration file; with none, every service in that file",
+    )
+    add("--config", metavar="FILE", help="read this instead of ./forkfirst.toml or ./pyproject.toml")
+    add("--name", help="what the service is called (default: from the target)")
+    add(
+        "--listen",
+        action="append",
+        metavar="NAME=ADDRESS",
+        help="open this listener before the fork: 8000, HOST:PORT, [V6]:PORT, unix:PATH; repeatable",
+    )
+    add("--runtime", metavar="RUNTIME", help="asyncio, uvloop, trio or none (default: as it fits)")
+    add("--chdir", metavar="DIR", help="where the program runs (default: / in the background)")
+    add("--umask", metavar="OCTAL", help="bits that new files never have (default: 027)")
+    add("--env", action="append", metavar="K=V", help="set a variable; repeatable")
+    add("--env-file", metavar="FILE", help="set the variables in this file of K=V lines")
+    add("--log", metavar="FILE", help="where the program's output goes")
+    add("--log-size", metavar="BYTES", help="rotate the log at this size, such as 10MiB")
+    add("--log-keep", type=int, metavar="N", help="how many rotated logs to keep (default: 5)")
+    add("--ready-timeout", metavar="SECONDS", help="how long it may take to be ready (60)")
+    add("--grace-period", metavar="SECONDS", help="how long it may take to stop (10)")
+    add("--settle", metavar="SECONDS", help="a silent command is ready after so long (1)")
+    add("--notify-fd", type=int, metavar="FD", help="where a command writes a newline when ready")
+    add("--pid-file", metavar="FILE", help="the pid file, which is the lock")
+
+
+_FLAGS = (
+    "runtime",
+    "listen",
+    "chdir",
+    "umask",
+    "env_file",
+    "log",
+    "log_size",
+    "log_keep",
+    "ready_timeout",
+    "grace_period",
+    "settle",
+    "notify_fd",
+    "pid_file",
+)
+
+
+def make_declarations(arguments: argparse.Namespace) -> list[Declaration]:
+    """Return the services that a command line means.
+
+    Raises:
+        UsageError: It names none, or more than flags can be given for.
+        ConfigError: A value is wrong.
+    """
+    directory = os.getcwd()  # noqa: PTH109 - no pathlib before the fork
+    origin = config.Origin("command line", directory)
+    flags: dict[str, Any] = {
+        name.replace("_", "-"): getattr(arguments, name) for name in _FLAGS
+    }
+    flags["env"] = dict(_split_variable(text) for text in arguments.env or ())
+    target = arguments.target
+    if arguments.tail:
+        if target:
+            message = f"give either the target {target} or a command after --, not both"
+            raise errors.UsageError(message)
+        flags["command"] = arguments.tail
+        return [config.make_declaration(arguments.name or "", [(flags, origin)])]
+    if target and (":" in target or target.endswith(".py")):
+        flags["target"] = target if ":" in target else f"{target}:main"
+        return [config.make_declaration(arguments.name or "", [(flags, origin)])]
+    return _from_file(arguments, flags, origin)
+
+
+def _from_file(
+    arguments: argparse.Namespace, flags: dict[str, Any], origin: config.Origin
+) -> list[Declaration]:
+    directory = origin.directory
+    path = arguments.config or config.find_file(directory)
+    target = arguments.target
+    if not path:
+        what = f'no service "{target}"' if target else "no service was named"
+        message = f"{what}: there is neither forkfirst.toml nor [tool.forkfirst] in {directory}"
+        raise errors.UsageError(message, hint="give a target such as app.py:main or package.app:main")
+    path = os.path.join(directory, path)  # noqa: PTH118 - no pathlib before the fork
+    services = config.read_services(path)
+    if target and target not in services:
+        message = f'no service "{target}" in {path}'
+        hint = "it declares " + (", ".join(services) or "none")
+        raise errors.UsageError(message, hint=hint)
+    names = [target] if target else list(services)
+    if not names:
+        message = f"{path} declares no service"
+        raise errors.UsageError(message)
+    if arguments.name and len(names) > 1:
+        message = f"--name needs one service, but {path} declares {len(names)}"
+        raise errors.UsageError(message)
+    file_origin = config.Origin(path, os.path.dirname(path))  # noqa: PTH120 - as above
+    return [
+        config.make_declaration(
+            arguments.name or name, [(services[name], file_origin), (flags, origin)]
+        )
+        for name in names
+    ]
+
+
+def _split_variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        message = f"--env {text}: expected NAME=VALUE"
+        raise errors.UsageError(message)
+    return name, value

@@ -1,0 +1,45 @@
+"""`plan`: what a start would do, step by step, with nothing done."""
+
+from __future__ import annotations
+
+from forkfirst.cli import declare
+from forkfirst.plan import order
+from forkfirst.stages import probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+
+def configure(_: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `plan`."""
+    declare.add_service_arguments(parser)
+    parser.add_argument("-f", "--foreground", action="store_true", help="plan for run, not start")
+
+
+def run(_: str, arguments: argparse.Namespace) -> int:
+    """Print the plan of each service."""
+    for service in declare.make_declarations(arguments):
+        host = probe.read_host(detaching=not arguments.foreground)
+        plan = order.make_plan(service, host, foreground=arguments.foreground)
+        print(describe_plan(plan), end="")
+    return 0
+
+
+def describe_plan(plan: order.Plan) -> str:
+    """Return every step of *plan* as text: one line each, under the process that takes it."""
+    lines = [f"{plan.service.name}: {plan.mode}"]
+    number = 0
+    for process, chosen in (
+        ("launcher", plan.launcher),
+        ("session leader", plan.leader),
+        ("service", plan.worker),
+        ("launcher", plan.last),
+    ):
+        if chosen:
+            lines.append(f"  in the {process}:")
+        for step in chosen:
+            number += 1
+            text = step.describe()
+            lines.append(f"  {number:3}. {text:<68} {step.manual}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,109 @@
+"""From a service's name to what is known of it: its record, its pid file, its answers."""
+
+from __future__ import annotations
+
+import os
+
+from forkfirst import errors
+from forkfirst.plan import places
+from forkfirst.plan.service import check_name
+from forkfirst.stages import probe, record
+from forkfirst.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from forkfirst.plan.service import Declaration
+
+DEFAULT_GRACE_SECONDS = 10.0
+
+
+class KnownService(Value):
+    """A service by its name, running or not.
+
+    Attributes:
+        name: The service.
+        pid_file: The file that is its lock.
+        control_socket: Where it answers while it runs.
+        record: Where it is noted how it was started.
+        log: Its log file, or "" where its output goes elsewhere.
+        directory: Where it was started.
+        command: What starts it again; empty if it was never started, or ended by itself.
+    """
+
+    name: str
+    pid_file: str
+    control_socket: str
+    record: str
+    log: str
+    directory: str = "/"
+    command: tuple[str, ...] = ()
+
+    def ask(self, request: str, *, seconds: float = 2.0) -> dict[str, Any]:
+        """Ask the running service; see `control.client.ask` for the errors."""
+        from forkfirst.control import client  # noqa: PLC0415 - not every command asks
+
+        return client.ask(self.control_socket, request, seconds=seconds)
+
+    def grace_seconds(self) -> float:
+        """Return the grace period that the running service says it has."""
+        try:
+            return float(self.ask("status", seconds=1.0)["grace_seconds"])
+        except errors.ForkfirstError:
+            return DEFAULT_GRACE_SECONDS
+
+
+def find(name: str) -> KnownService:
+    """Return what is known of the service *name*; it need not run, nor ever have run."""
+    check_name(name)
+    host = probe.read_host(detaching=False)
+    default = places.find_places(name, host)
+    kept = record.read(default.record)
+    if kept is None:
+        return KnownService(
+            name=name,
+            pid_file=default.pid_file,
+            control_socket=default.control_socket,
+            record=default.record,
+            log=default.log,
+        )
+    return KnownService(
+        name=name,
+        pid_file=kept.pid_file,
+        control_socket=default.control_socket,
+        record=default.record,
+        log=kept.log,
+        directory=kept.directory,
+        command=kept.command,
+    )
+
+
+def of_declaration(service: Declaration) -> KnownService:
+    """Return what is known of a service that was just declared, under its own pid file."""
+    found = find(service.name)
+    if not service.pid_file:
+        return found
+    return KnownService(
+        name=service.name,
+        pid_file=service.pid_file,
+        control_socket=found.control_socket,
+        record=found.record,
+        log=found.log,
+        directory=found.directory,
+        command=found.command,
+    )
+
+
+def list_names() -> list[str]:
+    """Return the names of all services of this user that run or have left something, sorted."""
+    directory = places.find_run_directory(probe.read_host(detaching=False))
+    try:
+        entries = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        message = f"cannot list {directory}: {(error.strerror or str(error)).lower()}"
+        raise errors.PermissionRefusedError(message) from error
+    suffixes = (".service", ".pid")
+    return sorted({name.rpartition(".")[0] for name in entries if name.endswith(suffixes)})

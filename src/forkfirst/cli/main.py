@@ -1,0 +1,136 @@
+"""Which command was meant, and what its failure looks like.
+
+Only the parser of the one command that was given is built: all of them would cost every call 2 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from forkfirst import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from typing import Protocol
+
+    class Family(Protocol):
+        """A module of commands: each can describe its arguments and run."""
+
+        def configure(self, command: str, parser: argparse.ArgumentParser) -> None:
+            """Add the arguments of *command* to *parser*."""
+
+        def run(self, command: str, arguments: argparse.Namespace) -> int:
+            """Do it, and return the exit status."""
+
+
+COMMANDS = {
+    "start": ("lifecycle", "start a service in the background, and wait until it is ready"),
+    "run": ("lifecycle", "run a service in the foreground, under whoever supervises it"),
+    "stop": ("lifecycle", "stop a service, and wait until it is gone"),
+    "restart": ("lifecycle", "stop a service, then start it as it was started before"),
+    "status": ("observe", "say whether a service runs, and how it is"),
+    "ps": ("observe", "list all of your services"),
+    "logs": ("logs", "show what a service has written"),
+    "rotate": ("observe", "begin a new log file, keeping the old one"),
+    "stacks": ("observe", "show where every thread and task of a service is"),
+    "plan": ("explain", "print each step that start would take, and do nothing"),
+}
+"""Command to the module that has it, and its line in the list of commands."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command in *argv* (without the program's name); return the exit status.
+
+    A failure that forkfirst knows is one line on standard error, with a hint where that is sure.
+    """
+    try:
+        return _dispatch(argv)
+    except errors.ForkfirstError as error:
+        complain(error)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does: no error, but the interpreter's
+        # last flush would make it one.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def complain(error: errors.ForkfirstError) -> None:
+    """Say to the person what failed."""
+    sys.stdout.flush()
+    print(f"forkfirst: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+
+
+def make_parser(command: str) -> tuple[argparse.ArgumentParser, Callable[..., int]]:
+    """Return the parser of *command*, and the function that runs what it parsed."""
+    import argparse  # noqa: PLC0415 - `forkfirst --version` needs none
+
+    module, summary = COMMANDS[command]
+    family = _load(module)
+    parser = argparse.ArgumentParser(
+        prog=f"forkfirst {command}",
+        description=summary[0].upper() + summary[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = _refuse_usage  # type: ignore[assignment] # 64, not argparse's 2; no usage block
+    family.configure(command, parser)
+    return parser, family.run
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(describe_commands(), end="")
+        return 0 if argv else errors.UsageError.exit_status
+    if argv[0] in ("-V", "--version"):
+        from forkfirst import __version__  # noqa: PLC0415 - only here
+
+        print(f"forkfirst {__version__}")
+        return 0
+    command = argv[0]
+    if command not in COMMANDS:
+        import difflib  # noqa: PLC0415 - only for a mistake
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else "see forkfirst --help"
+        message = f'there is no command "{command}"'
+        raise errors.UsageError(message, hint=hint)
+    parser, run = make_parser(command)
+    arguments = argv[1:]
+    tail: list[str] = []
+    if "--" in arguments:  # what follows is another program's command line, never ours
+        index = arguments.index("--")
+        arguments, tail = arguments[:index], arguments[index + 1 :]
+    namespace = parser.parse_args(arguments)
+    namespace.tail = tail
+    return run(command, namespace)
+
+
+def describe_commands() -> str:
+    """Return the text of `forkfirst --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        "usage: forkfirst COMMAND [OPTION…]",
+        "",
+        "Run any async program as a well-behaved Unix service: first fork, then the runtime.",
+        "",
+        *(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()),
+        "",
+        "forkfirst COMMAND --help tells more; forkfirst --version says which this is.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _refuse_usage(message: str) -> None:
+    raise errors.UsageError(message, hint="see --help")
+
+
+def _load(module: str) -> Family:
+    return __import__(f"forkfirst.cli.{module}", fromlist=["run"])  # type: ignore[no-any-return]

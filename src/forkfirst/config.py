@@ -1,0 +1,203 @@
+"""Settings to declarations: a TOML file, and flags over it, checked once, here.
+
+A key is a flag's name without its dashes in front, and means the same: `ready-timeout = "30s"` is
+`--ready-timeout 30s`. Relative paths in a file start at the file's directory, those of flags at the
+current one.
+"""
+
+from __future__ import annotations
+
+import os
+
+from forkfirst import errors
+from forkfirst.plan.listener import parse_listener
+from forkfirst.plan.service import Declaration, check_service, name_from_target
+from forkfirst.values import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from forkfirst.plan.listener import Listener
+
+FILE_NAMES = ("forkfirst.toml", "pyproject.toml")
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Origin:
+    """Where a setting was given, for its errors and its relative paths."""
+
+    def __init__(self, text: str, directory: str) -> None:
+        self.text = text
+        self.directory = directory
+
+    def absolute(self, path: str) -> str:
+        """Return *path* as an absolute one; a leading ``~`` is the home directory."""
+        return os.path.normpath(os.path.join(self.directory, os.path.expanduser(path)))  # noqa: PTH111, PTH118 - no pathlib before the fork
+
+    def error(self, key: str, message: str) -> errors.ConfigError:
+        """Return the one line that says what is wrong with *key*."""
+        return errors.ConfigError(f"{self.text}: {key}: {message}")
+
+
+def read_services(path: str) -> dict[str, dict[str, Any]]:
+    """Return the tables of the services that the file at *path* declares, by name.
+
+    Reads `[service.NAME]` of a forkfirst.toml, or `[tool.forkfirst.service.NAME]` of a
+    pyproject.toml. The values have the right types; their meaning is not checked yet.
+
+    Raises:
+        ConfigError: It cannot be read, is not TOML, has an unknown key or a value of a wrong type.
+    """
+    from forkfirst import config_file  # noqa: PLC0415 - msgspec, only where there is a file
+
+    return config_file.read(path)
+
+
+def find_file(directory: str) -> str:
+    """Return the configuration file that applies in *directory*, or "" if there is none."""
+    for name in FILE_NAMES:
+        path = os.path.join(directory, name)  # noqa: PTH118 - no pathlib before the fork
+        if os.path.isfile(path):  # noqa: PTH113 - as above
+            if name == "pyproject.toml":
+                with open(path, "rb") as file:  # noqa: PTH123 - as above
+                    if b"[tool.forkfirst" not in file.read():
+                        continue
+            return path
+    return ""
+
+
+def make_declaration(
+    name: str, layers: list[tuple[Mapping[str, Any], Origin]]
+) -> Declaration:
+    """Return the service that *layers* of settings declare; a later layer overrides.
+
+    Variables of `env` and `env-file` are added to those of earlier layers, not instead of them.
+
+    Raises:
+        ConfigError: A value does not mean what its key needs; the text names both.
+    """
+    fields: dict[str, Any] = {"source_directory": layers[-1][1].directory}
+    environment: dict[str, str] = {}
+    for settings, origin in layers:
+        for key, value in settings.items():
+            if value is None:
+                continue
+            _put(fields, environment, key, value, origin)
+    fields["environment"] = tuple(environment.items())
+    if not name:
+        name = name_from_target(fields.get("target", ""), fields.get("command", ()))
+    service = Declaration(name=name, **fields)
+    check_service(service)
+    return service
+
+
+def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twenty functions
+    fields: dict[str, Any], environment: dict[str, str], key: str, value: Any, origin: Origin
+) -> None:
+    match key:
+        case "target":
+            fields["target"] = _target(value, origin)
+            fields["source_directory"] = origin.directory
+            fields.pop("command", None)
+        case "command":
+            fields["command"] = tuple(value)
+            fields.pop("target", None)
+        case "listen":
+            fields["listeners"] = tuple(_listener(text, origin) for text in value)
+        case "runtime":
+            fields["runtime"] = value
+        case "chdir":
+            fields["directory"] = origin.absolute(value)
+        case "umask":
+            fields["umask"] = _umask(value, origin)
+        case "env":
+            environment.update(value)
+        case "env-file":
+            environment.update(_read_env_file(origin.absolute(value), origin))
+        case "log" | "pid-file":
+            fields[key.replace("-", "_")] = origin.absolute(value)
+        case "log-size":
+            fields["log_size"] = _size(value, origin)
+        case "log-keep" | "notify-fd":
+            fields[key.replace("-", "_")] = value
+        case "ready-timeout" | "grace-period" | "settle":
+            fields[key.split("-")[0] + "_seconds"] = _seconds(key, value, origin)
+        case _:
+            raise AssertionError(key)
+
+
+def _target(text: str, origin: Origin) -> str:
+    place, colon, attribute = text.partition(":")
+    if place.endswith(".py"):
+        place = origin.absolute(place)
+    return place + colon + attribute
+
+
+def _listener(text: str, origin: Origin) -> Listener:
+    try:
+        listener = parse_listener(text)
+    except errors.AddressError as error:
+        raise origin.error("listen", str(error)) from error
+    if listener.path:
+        listener = replace(listener, path=origin.absolute(listener.path))
+    return listener
+
+
+def _umask(value: int | str, origin: Origin) -> int:
+    if isinstance(value, int):
+        return value
+    try:
+        return int(value, 8)
+    except ValueError:
+        message = f"expected an octal number such as 027, got {value!r}"
+        raise origin.error("umask", message) from None
+
+
+def _seconds(key: str, value: float | str, origin: Origin) -> float:
+    if not isinstance(value, str):
+        return float(value)
+    number = value.rstrip("msh")
+    try:
+        return float(number) * _SECONDS[value[len(number) :] or "s"]
+    except (ValueError, KeyError):
+        message = f'expected seconds such as 30, or "500ms", "2m", "1h", got {value!r}'
+        raise origin.error(key, message) from None
+
+
+def _size(value: int | str, origin: Origin) -> int:
+    if isinstance(value, int):
+        return value
+    unit = value.removesuffix("B").removesuffix("i").lstrip("0123456789")
+    try:
+        return int(value[: len(value.removesuffix("B").removesuffix("i")) - len(unit)]) * _BYTES[unit]
+    except (ValueError, KeyError):
+        message = f'expected bytes such as 1048576, or "10MiB", got {value!r}'
+        raise origin.error("log-size", message) from None
+
+
+def _read_env_file(path: str, origin: Origin) -> dict[str, str]:
+    """Read `NAME=VALUE` lines; `#` begins a comment line, quotes around a value are removed."""
+    variables = {}
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - no pathlib before the fork
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        raise origin.error("env-file", message) from error
+    for number, line in enumerate(lines, 1):
+        text = line.strip().removeprefix("export ").lstrip()
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            message = f"{path}:{number}: expected NAME=VALUE, got {line!r}"
+            raise origin.error("env-file", message)
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        variables[name.strip()] = value
+    return variables

@@ -1,0 +1,83 @@
+"""The typed shape of a configuration file. Imported only where there is one: it needs msgspec."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from forkfirst import errors
+
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
+
+
+class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
+    """One `[service.NAME]` table: the keys are the flags of `forkfirst start`."""
+
+    target: str | None = None
+    command: list[str] | None = None
+    listen: list[str] | str | None = None
+    runtime: str | None = None
+    chdir: str | None = None
+    umask: int | str | None = None
+    env: dict[str, str] | None = None
+    env_file: str | None = None
+    log: str | None = None
+    log_size: int | str | None = None
+    log_keep: int | None = None
+    ready_timeout: float | str | None = None
+    grace_period: float | str | None = None
+    settle: float | str | None = None
+    notify_fd: int | None = None
+    pid_file: str | None = None
+
+
+class _Root(msgspec.Struct, forbid_unknown_fields=True):
+    service: dict[str, dict[str, Any]]
+
+
+def read(path: str) -> dict[str, dict[str, Any]]:
+    """Return the table of each service in the file at *path*, by name.
+
+    Raises:
+        ConfigError: With the file, the key, and what was expected there.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = tomllib.load(file)
+    except OSError as error:
+        message = f"cannot read {path}: {(error.strerror or str(error)).lower()}"
+        raise errors.ConfigError(message) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path}: not valid TOML: {error}"
+        raise errors.ConfigError(message) from error
+    prefix = ""
+    if Path(path).name == "pyproject.toml":
+        data = data.get("tool", {}).get("forkfirst", {})
+        prefix = "tool.forkfirst."
+    tables = _convert(data, _Root, path, prefix).service
+    return {
+        name: {
+            key: [value] if key == "listen" and isinstance(value, str) else value
+            for key, value in msgspec.to_builtins(
+                _convert(table, _Service, path, f"{prefix}service.{name}.")
+            ).items()
+        }
+        for name, table in tables.items()
+    }
+
+
+def _convert(data: object, shape: type[_Shape], path: str, prefix: str) -> _Shape:
+    try:
+        return msgspec.convert(data, shape)
+    except msgspec.ValidationError as error:
+        # msgspec ends its text with " - at `$.key`": the place belongs before the complaint
+        complaint, _, place = str(error).partition(" - at `$")
+        key = (prefix + place.strip("`.")).rstrip(".")
+        if complaint.startswith("Object contains unknown field"):
+            known = ", ".join(field.encode_name for field in msgspec.structs.fields(shape))
+            complaint = f"unknown key {complaint.split()[-1]}; expected one of {known}"
+        message = f"{path}: {key}: {complaint[0].lower()}{complaint[1:]}"
+        raise errors.ConfigError(message) from error

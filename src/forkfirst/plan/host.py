@@ -1,0 +1,31 @@
+"""Facts of this machine and this caller, as a value: what a plan may depend on."""
+
+from __future__ import annotations
+
+from forkfirst.values import Value
+
+
+class Host(Value):
+    """What is true here and now; read once by `stages.probe`, then only passed on.
+
+    Attributes:
+        uid: The effective user id.
+        pid: This process.
+        home: The user's home directory.
+        directory: The current directory, absolute.
+        state_directory: `$FORKFIRST_STATE_DIR`, or "".
+        state_home: `$XDG_STATE_HOME`, or "".
+        program: What starts forkfirst again: the interpreter and how it was told to find us.
+        manager: Who supervises this process ("systemd", "a notification socket", …), or "".
+        foreign_variables: Variables here that are addressed to another process, by name.
+    """
+
+    uid: int
+    pid: int
+    home: str
+    directory: str
+    state_directory: str = ""
+    state_home: str = ""
+    program: tuple[str, ...] = ()
+    manager: str = ""
+    foreign_variables: tuple[str, ...] = ()

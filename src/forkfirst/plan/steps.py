@@ -1,0 +1,328 @@
+"""The vocabulary of effects: every step that a start can take, as data.
+
+A step says what will be done and on what, and names the manual page that defines it. It does
+nothing; `stages.apply` holds the one table from step to function, and `order` the one order.
+"""
+
+from __future__ import annotations
+
+from forkfirst.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from forkfirst.plan.listener import Listener
+
+
+class Step(Value):
+    """One effect. Its class names the kind, its fields the particulars.
+
+    Attributes:
+        manual: The manual page, or the protocol, that says what the step means.
+        sysv: The number of the step in daemon(7)'s list for SysV daemons; 0 if it has none.
+    """
+
+    manual: ClassVar[str] = ""
+    sysv: ClassVar[int] = 0
+
+    def describe(self) -> str:
+        """Say in one line what the step does."""
+        raise NotImplementedError
+
+
+# -- in the launcher ----------------------------------------------------------------------------
+
+
+class HoldStandardDescriptors(Step):
+    """Open /dev/null on each of 0, 1, 2 that is closed, so that nothing else lands there."""
+
+    manual = "open(2)"
+
+    def describe(self) -> str:
+        return "hold descriptors 0, 1 and 2, so that no file of ours becomes one of them"
+
+
+class CheckTarget(Step):
+    """Look whether the program is there at all, without importing it."""
+
+    manual = "stat(2)"
+    target: str
+    directory: str
+
+    def describe(self) -> str:
+        return f"check that {self.target} exists, without importing it"
+
+
+class CheckCommand(Step):
+    """Look whether the command can be executed at all."""
+
+    manual = "execvp(3)"
+    command: str
+
+    def describe(self) -> str:
+        return f"check that {self.command} can be executed"
+
+
+class MakeDirectory(Step):
+    """Make a directory and its parents; refuse one that somebody else controls."""
+
+    manual = "mkdir(2)"
+    path: str
+    mode: int
+    private: bool
+
+    def describe(self) -> str:
+        whose = ", and check that it is ours alone" if self.private else ""
+        return f"make directory {self.path} with mode {self.mode:04o}{whose}"
+
+
+class LockPidFile(Step):
+    """Take the lock that says who runs: `flock` on the pid file."""
+
+    manual = "flock(2)"
+    sysv = 12
+    path: str
+
+    def describe(self) -> str:
+        return f"lock pid file {self.path}, or say who holds it"
+
+
+class OpenLog(Step):
+    """Open the log for appending."""
+
+    manual = "open(2)"
+    path: str
+    mode: int = 0o640
+
+    def describe(self) -> str:
+        return f"open log {self.path} for appending, mode {self.mode:04o}"
+
+
+class ImportRuntimeModule(Step):
+    """Import the standard library's asyncio: a module, which starts nothing.
+
+    Before the fork, because every page that a forked child touches is copied: measured 1.01–1.03
+    times a bare program until ready, against 1.07 where the child imports it.
+    """
+
+    manual = "fork(2)"
+    module: str
+
+    def describe(self) -> str:
+        return f"import module {self.module}: code only, no loop, no thread, no descriptor"
+
+
+class OpenListener(Step):
+    """Bind and listen; the socket outlives every process that serves it."""
+
+    manual = "listen(2)"
+    listener: Listener
+
+    def describe(self) -> str:
+        return f"listen on {self.listener}"
+
+
+class OpenControlSocket(Step):
+    """Bind the socket on which the running service answers `status`, `stacks`, …."""
+
+    manual = "unix(7)"
+    path: str
+
+    def describe(self) -> str:
+        return f"open control socket {self.path}, mode 0600"
+
+
+class KeepRecord(Step):
+    """Write down how this service was started, for `restart` and for `stop` by name."""
+
+    manual = "rename(2)"
+    path: str
+
+    def describe(self) -> str:
+        return f"note in {self.path} how the service was started"
+
+
+class OpenReport(Step):
+    """Make the pipe through which the service tells the launcher that it is ready."""
+
+    manual = "pipe(2)"
+    sysv = 14
+
+    def describe(self) -> str:
+        return "make the pipe on which the service reports READY, or its whole error"
+
+
+class JudgeFork(Step):
+    """Refuse to fork if a runtime, a thread or anything else that a child would lack is alive."""
+
+    manual = "fork(2)"
+
+    def describe(self) -> str:
+        return "check that one thread, no event loop and no epoll exist here"
+
+
+class Fork(Step):
+    """Flush the standard streams once, then fork."""
+
+    manual = "fork(2)"
+    sysv = 5
+
+    def describe(self) -> str:
+        return "flush the standard streams, fork; the launcher waits for READY"
+
+
+# -- in the session leader ------------------------------------------------------------------------
+
+
+class StartSession(Step):
+    """Leave the terminal: a new session and process group."""
+
+    manual = "setsid(2)"
+    sysv = 6
+
+    def describe(self) -> str:
+        return "start a new session, without a terminal"
+
+
+class ForkAgain(Step):
+    """Fork again, so that the service is no session leader and can never gain a terminal."""
+
+    manual = "fork(2)"
+    sysv = 7
+
+    def describe(self) -> str:
+        return "fork again; the session leader watches until READY, then leaves by _exit(2)"
+
+
+# -- in the service ------------------------------------------------------------------------------
+
+
+class ResetSignalHandlers(Step):
+    """Give every signal its default action."""
+
+    manual = "signal(7)"
+    sysv = 2
+
+    def describe(self) -> str:
+        return "reset every signal's action"
+
+
+class UnblockSignals(Step):
+    """Empty the signal mask."""
+
+    manual = "sigprocmask(2)"
+    sysv = 3
+
+    def describe(self) -> str:
+        return "unblock every signal"
+
+
+class CleanEnvironment(Step):
+    """Remove what was addressed to another process, set what the person asked for."""
+
+    manual = "environ(7)"
+    sysv = 4
+    remove: tuple[str, ...]
+    assign: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        parts = []
+        if self.remove:
+            parts.append("remove " + ", ".join(self.remove))
+        if self.assign:
+            parts.append("set " + ", ".join(name for name, _ in self.assign))
+        return "environment: " + ("; ".join(parts) if parts else "nothing to remove or set")
+
+
+class SetUmask(Step):
+    """Set the bits that new files never have."""
+
+    manual = "umask(2)"
+    sysv = 10
+    umask: int
+
+    def describe(self) -> str:
+        return f"set umask {self.umask:04o}"
+
+
+class ChangeDirectory(Step):
+    """Go where the program runs."""
+
+    manual = "chdir(2)"
+    sysv = 11
+    path: str
+
+    def describe(self) -> str:
+        return f"change directory to {self.path}"
+
+
+class RedirectStandardStreams(Step):
+    """/dev/null on 0, the log on 1 and 2."""
+
+    manual = "dup2(2)"
+    sysv = 9
+    log: str
+
+    def describe(self) -> str:
+        return f"/dev/null on descriptor 0, {self.log} on 1 and 2"
+
+
+class CloseDescriptors(Step):
+    """Close every descriptor above 2 that is not the service's."""
+
+    manual = "close_range(2)"
+    sysv = 1
+
+    def describe(self) -> str:
+        return "close every descriptor above 2 except listeners, lock, control socket and report"
+
+
+class WritePid(Step):
+    """Put the service's own pid into the pid file that is locked already."""
+
+    manual = "pwrite(2)"
+    sysv = 12
+    path: str
+
+    def describe(self) -> str:
+        return f"write the pid into {self.path}"
+
+
+class ServeControl(Step):
+    """Start the one small thread that answers on the control socket."""
+
+    manual = "pthreads(7)"
+
+    def describe(self) -> str:
+        return "start the control thread"
+
+
+class RunProgram(Step):
+    """Create the runtime, import the program, run it; report READY when it is."""
+
+    manual = "forkfirst(1)"
+    sysv = 14
+    target: str
+    command: tuple[str, ...]
+    runtime: str
+
+    def describe(self) -> str:
+        if self.command:
+            return "run " + " ".join(self.command) + "; report READY"
+        how = "" if self.runtime == "none" else f" with runtime {self.runtime}"
+        return f"import and run {self.target}{how}; report READY"
+
+
+# -- and last, in the launcher again --------------------------------------------------------------
+
+
+class AwaitReady(Step):
+    """Wait for READY; on anything else end the service and undo every step."""
+
+    manual = "poll(2)"
+    sysv = 15
+    seconds: float
+
+    def describe(self) -> str:
+        return f"wait for READY, at most {self.seconds:g} s, then exit 0; else undo it all"

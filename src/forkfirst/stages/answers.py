@@ -1,0 +1,128 @@
+"""What a running service answers, from what it knows of itself.
+
+Called in the control thread, while the loop may be stuck: everything here only reads.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from forkfirst.plan.order import Plan
+    from forkfirst.runtime.context import Context
+    from forkfirst.unix.log_file import Log
+
+
+class Facts:
+    """What the service knows of itself. Written by the program's thread, read by the control's.
+
+    Attributes:
+        plan: How it was started.
+        began: When, in seconds since the epoch.
+        state: starting, ready or stopping.
+        status: What the program last said of itself.
+        runtime: Who runs the program.
+        context: What the program was given, once it was.
+        log: Where its output goes, or None.
+    """
+
+    def __init__(self, plan: Plan, *, began: float) -> None:
+        self.plan = plan
+        self.began = began
+        self.state = "starting"
+        self.status = ""
+        self.runtime = plan.service.runtime
+        self.context: Context | None = None
+        self.log: Log | None = None
+
+
+def make_answers(facts: Facts) -> dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]:
+    """Return what the control server answers to each request."""
+    return {
+        "ping": lambda _: {},
+        "status": lambda _: describe(facts),
+        "stacks": lambda _: {"stacks": describe_stacks(facts)},
+        "stop": lambda _: stop(),
+        "rotate": lambda _: rotate(facts),
+    }
+
+
+def describe(facts: Facts) -> dict[str, Any]:
+    """Return the answer to `status`; times in seconds, sizes in bytes."""
+    times = os.times()
+    context = facts.context
+    service = facts.plan.service
+    return {
+        "name": service.name,
+        "pid": os.getpid(),
+        "state": facts.state,
+        "status": facts.status,
+        "runtime": facts.runtime,
+        "uptime_seconds": time.time() - facts.began,
+        "grace_seconds": service.grace_seconds,
+        "stuck_seconds": _stuck_seconds(context),
+        "listeners": [] if context is None else context.describe_listeners(),
+        "log": facts.plan.places.log if facts.log is not None else "",
+        "dropped_bytes": facts.log.dropped_bytes if facts.log is not None else 0,
+        "rss_bytes": _resident_bytes(),
+        "threads": _count_threads(),
+        "cpu_seconds": times.user + times.system,
+    }
+
+
+def describe_stacks(facts: Facts) -> str:
+    """Return where every thread is, and what every task waits for."""
+    from forkfirst.runtime import stacks  # noqa: PLC0415 - loaded when somebody asks
+
+    text = stacks.describe_threads()
+    context = facts.context
+    if context is not None and context.describe_tasks is not None:
+        text += "\n" + context.describe_tasks()
+    return text
+
+
+def stop() -> dict[str, Any]:
+    """Ask the program to stop, exactly as SIGTERM does."""
+    import signal  # noqa: PLC0415 - loaded already
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    return {"pid": os.getpid()}
+
+
+def rotate(facts: Facts) -> dict[str, Any]:
+    """Begin a new log file."""
+    if facts.log is None:
+        message = "this service has no log file: its output goes to whoever supervises it"
+        raise ValueError(message)
+    facts.log.rotate()
+    return {"log": facts.plan.places.log}
+
+
+def _stuck_seconds(context: Context | None) -> float:
+    if context is None or context.pulse is None:
+        return 0.0
+    return context.pulse.stuck_seconds(time.monotonic())
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - no pathlib in the service
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        import resource  # noqa: PLC0415 - where there is no /proc: the largest it ever was
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _count_threads() -> int:
+    try:
+        return os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - as above
+    except OSError:
+        import threading  # noqa: PLC0415 - where there is no /proc: those that Python knows
+
+        return threading.active_count()

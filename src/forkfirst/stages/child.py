@@ -1,0 +1,206 @@
+"""The service: takes its steps, runs the program, tells the launcher how it went, tidies up.
+
+Everything here happens after the last fork, in the process that will have the runtime. It leaves
+by `_exit`: above it on the stack are the frames of the launcher that it was forked from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from forkfirst import errors
+from forkfirst.stages import answers, apply, leader
+from forkfirst.stages.start import NO_DESCRIPTOR
+from forkfirst.unix import channel, session, stdio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import NoReturn
+
+    from forkfirst.runtime.context import Context
+    from forkfirst.stages.apply import Table
+    from forkfirst.stages.start import Start
+
+_MODULES = {
+    "asyncio": "asyncio_",
+    "uvloop": "uvloop_",
+    "trio": "trio_",
+    "none": "plain",
+    "command": "command",
+}
+
+
+def serve(start: Start, table: Table) -> NoReturn:
+    """Take the service's steps; the last of them runs the program and leaves."""
+    try:
+        apply.apply_steps(start.plan.worker, start, table)
+    except errors.ForkfirstError as error:
+        leader.report_refusal(start, error)
+        session.leave(error.exit_status)
+    raise AssertionError  # the last step leaves
+
+
+class Telling:
+    """What the outside is told: the launcher by the report, everybody else by the answers."""
+
+    def __init__(self, start: Start, facts: answers.Facts) -> None:
+        self._start = start
+        self._facts = facts
+
+    def ready(self, status: str) -> None:
+        """Say READY to the launcher, once; its end of the pipe is closed after it."""
+        self._facts.state = "ready"
+        self._facts.status = status or self._facts.status
+        if self._send("ready", status=status):
+            os.close(self._start.report_to)
+            self._start.report_to = NO_DESCRIPTOR
+
+    def status(self, text: str) -> None:
+        """Keep what the program says of itself, for `status`."""
+        self._facts.status = text
+
+    def stopping(self) -> None:
+        """Note that the program was asked to stop."""
+        self._facts.state = "stopping"
+
+    def ended(self, how: str) -> None:
+        """Tell a launcher that still waits how the program ended."""
+        self._send("ended", how=how)
+
+    def _send(self, kind: str, **fields: str) -> bool:
+        if self._start.report_to == NO_DESCRIPTOR:
+            return False
+        try:
+            channel.send(self._start.report_to, kind, **fields)
+        except BrokenPipeError:
+            # The launcher is dead, and the session leader is about to end us: nobody has been
+            # told that this service runs, so it must not.
+            session.leave(errors.StuckError.exit_status)
+        return True
+
+
+def run_program(start: Start) -> NoReturn:
+    """Create the runtime, import the program, run it, tidy up, leave with its status."""
+    import faulthandler  # noqa: PLC0415 - built in; after the fork, because it holds a descriptor
+    import gc  # noqa: PLC0415 - built in
+
+    faulthandler.enable()  # a death by signal leaves its stack in the log
+    facts = start.facts
+    assert facts is not None  # noqa: S101 - ServeControl comes before RunProgram
+    telling = Telling(start, facts)
+    status = errors.ProgramFailedError.exit_status
+    try:
+        module, main, context = _prepare(start, facts, telling)
+        gc.enable()
+        status = module.run(main, context)
+        if status == errors.ProgramFailedError.exit_status:
+            telling.ended("raised")
+    except errors.TargetError as error:
+        if start.report_to == NO_DESCRIPTOR:
+            print(f"forkfirst: {error}", file=sys.stderr)
+        status = error.exit_status
+        leader.report_refusal(start, error)
+    except SystemExit as exit_:
+        status = _status_of(exit_)
+    except BaseException:  # noqa: BLE001 - whatever the program's import raised is shown, whole
+        _show_exception()
+        telling.ended("raised")
+    _leave(start, status)
+
+
+def _prepare(
+    start: Start, facts: answers.Facts, telling: Telling
+) -> tuple[ModuleType, Callable[..., object], Context]:
+    from forkfirst.runtime import context as context_  # noqa: PLC0415 - after the fork
+
+    service = start.plan.service
+    context = context_.Context(
+        name=service.name,
+        listeners=tuple(start.listeners),
+        on_ready=telling.ready,
+        on_status=telling.status,
+        on_stopping=telling.stopping,
+        grace_seconds=service.grace_seconds,
+    )
+    facts.context = context
+    if service.command:
+        from forkfirst.runtime import command  # noqa: PLC0415 - only for a command
+
+        facts.runtime = "command"
+        return command, command.make_main(service), context
+    from forkfirst.runtime import target  # noqa: PLC0415 - not for a command
+
+    main = start.program
+    if main is None:
+        main = target.load(service.target, service.source_directory)
+    facts.runtime = service.runtime
+    if service.runtime == "auto":
+        facts.runtime = "asyncio" if target.is_async(main) else "none"
+    name = _MODULES[facts.runtime]
+    module = __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
+    return module, main, context
+
+
+def serve_control(start: Start) -> None:
+    """Install the log, then start the control thread, if there is a socket for it."""
+    facts = start.facts = answers.Facts(start.plan, began=time.time())
+    if start.log != NO_DESCRIPTOR:
+        from forkfirst.unix import log_file  # noqa: PLC0415 - loaded already by OpenLog
+
+        service = start.plan.service
+        facts.log = log_file.Log(
+            start.plan.places.log, max_bytes=service.log_size, keep=service.log_keep
+        )
+        facts.log.install()
+    from forkfirst.control import server  # noqa: PLC0415 - loaded already by OpenControlSocket
+
+    start.server = server.Server(
+        start.control,
+        answers.make_answers(facts),
+        allowed_uids=frozenset({os.geteuid()}),
+    )
+    start.server.start()
+
+
+# -- the end ----------------------------------------------------------------------------------------
+
+
+def _leave(start: Start, status: int) -> NoReturn:
+    """Do what the interpreter would do at its exit, tidy up, and leave.
+
+    Not `sys.exit`: that would unwind the launcher's frames below us.
+    """
+    import atexit  # noqa: PLC0415 - built in
+    import threading  # noqa: PLC0415 - the control thread has loaded it
+
+    try:
+        threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - what the interpreter calls: joins threads that are no daemons, ends executors
+        atexit._run_exitfuncs()  # noqa: SLF001 - the same, for `atexit`
+    except BaseException:  # noqa: BLE001 - a second SIGTERM may interrupt it; the files must still go
+        _show_exception()
+    if start.server is not None:
+        start.server.stop()
+    start.tidy()
+    stdio.flush_standard_streams()
+    session.leave(status)
+
+
+def _status_of(exit_: SystemExit) -> int:
+    """Return what a process that raised *exit_* exits with, as the interpreter has it."""
+    if exit_.code is None:
+        return 0
+    if isinstance(exit_.code, int):
+        return exit_.code & 0xFF
+    print(exit_.code, file=sys.stderr)
+    return 1
+
+
+def _show_exception() -> None:
+    import traceback  # noqa: PLC0415 - only for a failure
+
+    traceback.print_exc()
+    sys.stderr.flush()

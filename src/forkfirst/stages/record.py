@@ -1,0 +1,77 @@
+"""How a service was started, kept beside its pid file.
+
+Fields end with a NUL byte, as in /proc/PID/cmdline: no quoting, any byte that a path or an argument
+can hold, and nothing to import (json would cost a start 3 ms).
+"""
+
+from __future__ import annotations
+
+import os
+
+from forkfirst import errors
+from forkfirst.values import Value
+
+_VERSION = "1"
+_FIXED_FIELDS = 4
+
+
+class Record(Value):
+    """What `restart`, `stop`, `status` and `logs` must know of a service beyond its name.
+
+    Attributes:
+        directory: Where the command was given.
+        pid_file: The file that is the lock.
+        log: The log file, or "" where the output goes elsewhere.
+        command: The command line that starts the service again.
+    """
+
+    directory: str
+    pid_file: str
+    log: str
+    command: tuple[str, ...]
+
+
+def write(path: str, record: Record) -> None:
+    """Replace the record at *path* in one motion: a reader sees the old one or the new one.
+
+    Raises:
+        OSError: It cannot be written; the old record is untouched.
+
+    Source: rename(2).
+    """
+    fields = (_VERSION, record.directory, record.pid_file, record.log, *record.command)
+    data = b"".join(os.fsencode(field) + b"\0" for field in fields)
+    temporary = f"{path}.{os.getpid()}"
+    fd = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+        os.rename(temporary, path)  # noqa: PTH104 - no pathlib before the fork
+    except OSError:
+        os.unlink(temporary)  # noqa: PTH108 - as above
+        raise
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> Record | None:
+    """Return the record at *path*, or None if there is none.
+
+    Raises:
+        ForkfirstError: There is one, but it is not ours to read or was not written by us.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - as above
+            fields = [os.fsdecode(field) for field in file.read().split(b"\0")[:-1]]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        message = f"cannot read {path}: {(error.strerror or str(error)).lower()}"
+        raise errors.PermissionRefusedError(message) from error
+    if len(fields) <= _FIXED_FIELDS or fields[0] != _VERSION:
+        message = f"cannot read {path}: not a record of forkfirst, or of another version"
+        raise errors.ForkfirstError(message)
+    _, directory, pid_file, log, *command = fields
+    return Record(directory=directory, pid_file=pid_file, log=log, command=tuple(command))
