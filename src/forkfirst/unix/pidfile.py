@@ -1,0 +1,487 @@
+"""The pid file that is the lock: who holds the lock runs, and the file says its pid.
+
+Invariants, each kept by an order of steps below:
+
+* A visible file is never empty or half-written: it is written and locked before it gets its name.
+* A stale file is never overwritten: who has its lock takes the name away, then makes a new file.
+* A file whose *mark* is held names its holder. The mark is a second lock (an open file description
+  lock for writing) on the same description as the flock. It can be asked for without being taken,
+  so that asking disturbs nobody; and a starter that only looks whether a file is stale holds the
+  flock for an instant but never the mark, so that no pid of the dead is taken for the living.
+
+Both locks belong to the open file description: every process of the service inherits them through
+fork, a successor through SCM_RIGHTS, and they end with the last of them, however it ends. A
+traditional lockf lock would be lost at the first fork.
+
+Limit: whoever may read the file may flock it. That cannot make a service look alive, but somebody
+can keep a stale file from being replaced; `acquire` says so then.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import time
+
+from forkfirst import errors
+from forkfirst.unix import children
+from forkfirst.values import Value
+
+MODE = 0o644
+_ATTEMPTS = 1000
+_PAUSE_SECONDS = 0.002  # between attempts, while another starter is between two of its steps
+_PID_BYTES = 32
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# struct flock with a 64-bit off_t, as Linux has it: type, whence, start, length, pid.
+_FLOCK = struct.Struct("@hhqqi4x")
+_SET_MARK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+_GET_MARK: int | None = getattr(fcntl, "F_OFD_GETLK", None)
+# Never hang on a fifo put there, never get a terminal, never follow a link.
+_LOOK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Holder(Value):
+    """The process that a locked pid file names."""
+
+    pid: int
+
+
+class PidFile:
+    """A held lock: *fd* is the locked file, *path* its absolute name.
+
+    Not a value: it owns *fd*. A process that inherited or was handed *fd* makes its own.
+    """
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+
+    def rewrite(self, pid: int) -> None:
+        """Let the file name *pid*; who reads its first line at any moment sees a whole pid.
+
+        Raises:
+            DiskFullError: The file system is full; the file is as it was.
+            OSError: The write failed otherwise.
+        """
+        text = b"%d\n" % pid
+        try:
+            # One write over the old text, then the rest cut off: never an empty file between.
+            os.pwrite(self.fd, text, 0)
+            os.ftruncate(self.fd, len(text))
+        except OSError as error:
+            raise _explain(error, f"cannot write the pid file {self.path}") from error
+
+    def release(self) -> bool:
+        """Remove the file, if the name is still this file's, and give up this copy of the lock.
+
+        The name goes first, while the lock is held: nobody can see the file unlocked. Returns
+        whether it was removed; a service that dropped its privileges may not be allowed to, and
+        what it leaves is a stale file, which the next start replaces.
+        """
+        if self.fd < 0:
+            return False
+        try:
+            if not _is_same_file(self.fd, os.stat(self.path, follow_symlinks=False)):
+                return False
+            os.unlink(self.path)
+        except OSError:
+            return False
+        finally:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """Give up this copy of the lock, leaving the file; others may hold it still."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+def acquire(path: str, pid: int) -> PidFile:
+    """Make the pid file *path*, locked and naming *pid*, or say who has it.
+
+    A file that nobody has locked is stale, whatever it holds (a pid of the dead, one used again
+    by somebody else, rubbish, nothing), and is replaced. Never waits for a running service.
+
+    Raises:
+        AlreadyRunningError: A service holds it; the error has its pid.
+        UnsafePathError: The file is a link, no regular file, somebody else's, or writable by
+            others; or the directory is somebody else's or world-writable, sticky or not.
+        CannotCreateError: The file cannot be created, or its lock is held by a stranger.
+        DiskFullError: It cannot be written; whatever was there before still is.
+
+    Source: flock(2), fcntl_locking(2), open(2) O_TMPFILE, link(2).
+    """
+    path = os.path.abspath(path)
+    directory = _open_directory(path)
+    new = -1
+    try:
+        for _ in range(_ATTEMPTS):
+            stale = _lock_stale(path, directory)
+            if stale is None:  # somebody is between two steps: not running, and not stale yet
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            try:
+                if new < 0:
+                    # Before the stale one goes: on a full disk nothing is changed.
+                    new = _make_file(path, directory, pid)
+                if stale >= 0:
+                    os.unlink(_name(path), dir_fd=directory)
+            finally:
+                if stale >= 0:
+                    os.close(stale)
+            if _publish(new, path, directory):
+                held, new = PidFile(new, path), -1
+                return held
+    except OSError as error:
+        raise _explain(error, f"cannot create the pid file {path}") from error
+    finally:
+        os.close(directory)
+        if new >= 0:
+            os.close(new)
+    message = f"cannot create the pid file {path}: its lock is held, but not by a service"
+    raise errors.CannotCreateError(message, hint="find the process: fuser -v PATH, or lslocks")
+
+
+def look_up_holder(path: str) -> Holder | None:
+    """Return who holds *path*, or None where no file is or nobody holds it.
+
+    Takes no lock, so it can never make a start fail (where the kernel has no open file
+    description locks it takes a shared one for an instant, which a starter waits for).
+
+    Raises:
+        UnsafePathError: The file or its directory is under somebody else's control.
+        PermissionRefusedError: This user may not read it.
+
+    Source: fcntl_locking(2) F_OFD_GETLK.
+    """
+    fd = _open_to_look(path)
+    if fd is None:
+        return None
+    try:
+        pid = _read_pid(fd) if _is_held(fd) else None
+        # Asked twice: the pid is one that stood there while the lock was held.
+        return Holder(pid=pid) if pid and _is_held(fd) else None
+    finally:
+        os.close(fd)
+
+
+def read_stale_pid(path: str) -> int | None:
+    """Return the pid in a file that nobody holds, 0 if it holds none; None without such a file.
+
+    Raises:
+        UnsafePathError: The file or its directory is under somebody else's control.
+        PermissionRefusedError: This user may not read it.
+    """
+    fd = _open_to_look(path)
+    if fd is None:
+        return None
+    try:
+        return None if _is_held(fd) else _read_pid(fd) or 0
+    finally:
+        os.close(fd)
+
+
+def take_pidfd(path: str) -> tuple[int, int | None] | None:
+    """Return the pid of the service that holds *path* and a pidfd of it, or None.
+
+    The pidfd (None where the kernel has none) is the service's own: it is opened while the lock
+    is held and the file names that pid, before and after, and the process has the file open, as far
+    as this user may know. The caller closes it.
+
+    Raises:
+        UnsafePathError: The file or its directory is under somebody else's control.
+        PermissionRefusedError: This user may not read it.
+
+    Source: pidfd_open(2).
+    """
+    for _ in range(_ATTEMPTS):
+        fd = _open_to_look(path)
+        if fd is None:
+            return None
+        try:
+            pid = _read_pid(fd) if _is_held(fd) else None
+            if pid is None:
+                return None
+            pidfd = _open_holder(fd, pid)
+            if pidfd != -1:
+                return pid, pidfd
+            if _is_held(fd) and _read_pid(fd) == pid:
+                return None  # held by others of the service; the process it names is gone
+        finally:
+            os.close(fd)
+    return None
+
+
+# -- the steps of acquire -------------------------------------------------------------------------
+
+
+def _lock_stale(path: str, directory: int) -> int | None:
+    """Return the stale file that has the name, locked; -1 if there is none; None to try again."""
+    try:
+        fd = os.open(_name(path), os.O_RDWR | _LOOK, dir_fd=directory)
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        _refuse_special(error, path)
+        raise
+    try:
+        _check_file(os.fstat(fd), path)
+        if _try_lock(fd):
+            named = os.stat(_name(path), dir_fd=directory, follow_symlinks=False)
+            if _is_same_file(fd, named):
+                kept, fd = fd, -1
+                return kept
+            return None
+        if _is_held(fd) and os.fstat(fd).st_nlink:
+            pid = _read_pid(fd) or 0
+            message = f"already running (pid {pid})"
+            raise errors.AlreadyRunningError(message, pid=pid)
+    except FileNotFoundError:
+        return None  # taken away since it was opened
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return None
+
+
+def _make_file(path: str, directory: int, pid: int) -> int:
+    """Return a new file without its name yet: written, locked and marked."""
+    fd = _open_nameless(path, directory)
+    try:
+        os.fchmod(fd, MODE)  # whatever the umask is: others may ask who runs
+        os.write(fd, b"%d\n" % pid)
+        _try_lock(fd)
+        _mark(fd)
+    except OSError:
+        _remove_temporary(fd, path, directory)
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open_nameless(path: str, directory: int) -> int:
+    if hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"):
+        try:
+            return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, MODE, dir_fd=directory)
+        except OSError as error:
+            # The file system has none (EISDIR, ENOENT: a kernel that does not know them).
+            unknown = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+            if error.errno not in unknown:
+                raise
+    return open_temporary(path, directory)
+
+
+def open_temporary(path: str, directory: int) -> int:
+    """Create the named file that stands in for a nameless one on file systems without those.
+
+    Its name has this process's pid, so one that is there already was left by a dead process.
+    """
+    temporary = _temporary_name(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(temporary, flags, MODE, dir_fd=directory)
+    except FileExistsError:
+        os.unlink(temporary, dir_fd=directory)
+        return os.open(temporary, flags, MODE, dir_fd=directory)
+
+
+def _publish(fd: int, path: str, directory: int) -> bool:
+    """Give *fd* the name, if nobody has it; return whether this was first."""
+    nameless = os.fstat(fd).st_nlink == 0
+    source = f"/proc/self/fd/{fd}" if nameless else _temporary_name(path)
+    try:
+        # With a directory descriptor it is linkat(2), which can follow the link in /proc.
+        os.link(
+            source,
+            _name(path),
+            src_dir_fd=None if nameless else directory,
+            dst_dir_fd=directory,
+            follow_symlinks=nameless,
+        )
+    except FileExistsError:
+        return False
+    finally:
+        _remove_temporary(fd, path, directory)
+    return True
+
+
+def _remove_temporary(fd: int, path: str, directory: int) -> None:
+    try:
+        named = os.stat(_temporary_name(path), dir_fd=directory, follow_symlinks=False)
+        if _is_same_file(fd, named):
+            os.unlink(_temporary_name(path), dir_fd=directory)
+    except OSError:
+        return
+
+
+# -- locks ----------------------------------------------------------------------------------------
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _mark(fd: int) -> None:
+    if _SET_MARK is not None:
+        fcntl.fcntl(fd, _SET_MARK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+
+
+def _is_held(fd: int) -> bool:
+    """Return whether a service holds the file."""
+    if _GET_MARK is not None:
+        # Would a reader be refused? Only a writer's mark refuses one, and only who may write
+        # the file can set that.
+        asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(fd, _GET_MARK, asked)
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+# -- looking --------------------------------------------------------------------------------------
+
+
+def _open_to_look(path: str) -> int | None:
+    try:
+        directory = _open_directory(path)
+    except errors.CannotCreateError:
+        return None  # no directory, so no file
+    try:
+        fd = os.open(_name(path), os.O_RDONLY | _LOOK, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _refuse_special(error, path)
+        message = f"cannot read the pid file {path}: {error.strerror}"
+        raise errors.PermissionRefusedError(message) from error
+    finally:
+        os.close(directory)
+    try:
+        _check_file(os.fstat(fd), path)
+    except errors.UnsafePathError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open_holder(fd: int, pid: int) -> int | None:
+    """Return a pidfd of *pid*, None where there are none; -1 if it is not who holds *fd*."""
+    try:
+        pidfd = children.open_pidfd(pid)
+    except ProcessLookupError:
+        return -1
+    if _has_open(pid, fd) and _is_held(fd) and _read_pid(fd) == pid:
+        return pidfd
+    if pidfd is not None:
+        os.close(pidfd)
+    return -1
+
+
+def _has_open(pid: int, fd: int) -> bool:
+    """Return whether process *pid* has the file of *fd* open, as far as this user may know.
+
+    The main process of a service may die and its pid be used again while a worker of it still
+    holds the lock: then the file names a stranger.
+    """
+    links = f"/proc/{pid}/fd"
+    try:
+        numbers = os.listdir(links)
+    except FileNotFoundError:
+        return not os.path.exists("/proc/self/fd")  # without /proc nobody can know
+    except OSError:
+        return True  # not this user's to know, nor to signal
+    for number in numbers:
+        try:
+            if _is_same_file(fd, os.stat(f"{links}/{number}")):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _read_pid(fd: int) -> int | None:
+    """Return the pid in the first line, None if that is not one."""
+    first = os.pread(fd, _PID_BYTES, 0).split(b"\n")[0]
+    return int(first) if first.isdigit() and len(first) < _PID_BYTES else None
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path)
+
+
+def _temporary_name(path: str) -> str:
+    return f".{_name(path)}.{os.getpid()}"
+
+
+def _is_same_file(fd: int, other: os.stat_result) -> bool:
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
+
+
+# -- whom to trust --------------------------------------------------------------------------------
+
+
+def is_ours(status: os.stat_result) -> bool:
+    """Return whether this user or root owns it."""
+    return status.st_uid in (0, os.geteuid())
+
+
+def _open_directory(path: str) -> int:
+    """Return the directory of *path*, checked, for names to be used relative to it."""
+    directory = os.path.dirname(path) or "."
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _explain(error, f"cannot create the pid file {path}") from error
+    status = os.fstat(fd)
+    if is_ours(status) and not status.st_mode & stat.S_IWOTH:
+        return fd
+    os.close(fd)
+    why = "is world-writable" if is_ours(status) else f"belongs to uid {status.st_uid}"
+    message = f"cannot trust the pid file {path}: its directory {why}"
+    raise errors.UnsafePathError(message)
+
+
+def _check_file(status: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        why = "it is not a regular file"
+    elif not is_ours(status):
+        why = f"it belongs to uid {status.st_uid}"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        why = "others than its owner may write it"
+    else:
+        return
+    message = f"cannot trust the pid file {path}: {why}"
+    raise errors.UnsafePathError(message)
+
+
+def _refuse_special(error: OSError, path: str) -> None:
+    """Raise if opening failed for what the file is: a link, a directory, a socket."""
+    # FreeBSD says EMLINK where others say ELOOP.
+    if error.errno in (errno.ELOOP, errno.EMLINK):
+        why = "it is a symbolic link"
+    elif error.errno in (errno.EISDIR, errno.ENXIO):
+        why = "it is not a regular file"
+    else:
+        return
+    message = f"cannot trust the pid file {path}: {why}"
+    raise errors.UnsafePathError(message) from error
+
+
+def _explain(error: OSError, attempted: str) -> errors.ForkfirstError:
+    kind = errors.DiskFullError if error.errno in _FULL else errors.CannotCreateError
+    return kind(f"{attempted}: {error.strerror}")

@@ -1,0 +1,164 @@
+"""Forking, leaving, and the session that a service lives in.
+
+Invariant: what the standard streams held at the moment of a fork is written exactly once. It is
+flushed before the fork, and a process that only hands over ends by `leave`, which flushes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from forkfirst.unix import channel, children, stdio
+from forkfirst.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+class Fork(Value):
+    """Which side of a fork this is: in the parent `pid` is the child's, in the child it is 0."""
+
+    pid: int
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether this is the process that forked."""
+        return self.pid > 0
+
+    @property
+    def is_child(self) -> bool:
+        """Whether this is the new process."""
+        return self.pid == 0
+
+    @property
+    def child_pid(self) -> int | None:
+        """The child's pid in the parent, None in the child."""
+        return self.pid or None
+
+
+def fork() -> int:
+    """Flush stdout and stderr, and fork: return the child's pid in the parent, 0 in the child.
+
+    Does not look for threads, loops or locks: that is the guard's part.
+
+    Raises:
+        OSError: The kernel refused: EAGAIN (a limit on processes), ENOMEM.
+
+    Source: fork(2).
+    """
+    stdio.flush_standard_streams()
+    return os.fork()
+
+
+def start_session() -> int:
+    """Become the leader of a new session and process group without a terminal; return its id.
+
+    Raises:
+        PermissionError: This process leads a process group already.
+
+    Source: setsid(2).
+    """
+    os.setsid()
+    return os.getpid()
+
+
+setsid = start_session
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once with *status*: no handler runs, no buffer is written.
+
+    For a process that shares its buffers, exit handlers and temporary files with the one that goes
+    on: `sys.exit` would do all of it a second time.
+
+    Source: _exit(2).
+    """
+    os._exit(status)
+
+
+def daemon(*, nochdir: bool = False, noclose: bool = False) -> None:
+    """Go on as a daemon: fork, new session, fork again; return only in the daemon.
+
+    Changes to "/" unless *nochdir*, and puts /dev/null on 0-2 unless *noclose*. The calling
+    process waits and leaves with status 0 when the daemon is detached altogether; if that fails it
+    is still there, and gets the error. If it dies while it waits, no daemon is left behind.
+
+    Does not close other descriptors, nor touch signals, umask or the environment, nor write a pid
+    file; it does not look for threads.
+
+    Raises:
+        OSError: A step failed, in this process or in a child; nothing was left running.
+
+    Source: daemon(3), daemon(7) steps 5-9, 11 and 15.
+    """
+    reading, writing = channel.open_channel()
+    try:
+        first = fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
+    if first == 0:
+        os.close(reading)
+        _detach(writing, nochdir=nochdir, noclose=noclose)
+        return
+    os.close(writing)
+    try:
+        report = channel.Reader(reading).receive(None)
+    finally:
+        os.close(reading)
+    status = _wait_for(first)
+    if report is not None and report.kind == "detached":
+        leave(0)
+    if report is not None:
+        raise OSError(*_take_error(report))
+    message = f"the daemon was not detached: its parent {children.describe_status(status)}"
+    raise ChildProcessError(message)
+
+
+def _detach(writing: int, *, nochdir: bool, noclose: bool) -> None:
+    """Return in the grandchild only; every other way out of here ends the process."""
+    try:
+        start_session()
+        if not nochdir:
+            os.chdir("/")
+        if not noclose:
+            stdio.redirect_stdio()
+        # Not the leader of its session, so opening a terminal cannot give it one.
+        second = fork()
+        if second == 0:
+            # Also fails, with EPIPE, when the caller died or was interrupted: end then.
+            channel.send(writing, "detached")
+    except OSError as error:
+        _report_error(writing, error)
+        leave(1)
+    except BaseException:  # noqa: BLE001 - the caller's frames must not run here
+        leave(1)
+    if second:
+        leave(0)
+    os.close(writing)
+
+
+def _report_error(writing: int, error: OSError) -> None:
+    name = error.filename if isinstance(error.filename, str) else ""
+    try:
+        channel.send(
+            writing, "failed", number=error.errno or 0, text=error.strerror or "", path=name
+        )
+    except OSError:
+        return  # the caller is gone: nobody to tell
+
+
+def _take_error(report: channel.Report) -> tuple[object, ...]:
+    fields = report.fields
+    error = (fields.get("number"), fields.get("text"))
+    return (*error, fields["path"]) if fields.get("path") else error
+
+
+def _wait_for(pid: int) -> int:
+    """Reap the first child, so that who waits for the caller sees only the daemon left."""
+    try:
+        return children.waitpid(pid)
+    except ChildProcessError:
+        return 0  # SIGCHLD is ignored, so the kernel reaped it
