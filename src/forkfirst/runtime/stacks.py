@@ -25,21 +25,27 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Place: TypeAlias = tuple[CodeType, int | None, dict[str, Any]]
-    Chain: TypeAlias = tuple[list[Place], str]
+    Chain: TypeAlias = tuple[str, list[Place], str]  # what was left out, the places, how it ends
     Reading: TypeAlias = tuple[int, str, Chain]
 
-MAX_TASKS = 2000
-"""Tasks that one text describes; of a million it would say nothing more, in 200 MiB."""
+MAX_TEXT = 4 * 1024 * 1024
+"""Characters after which no further thread or task is described, only counted."""
+
+MAX_TASKS = 5000
+"""Tasks that are read at all; of a million no more would be learned, and it would take seconds."""
 
 MAX_DEPTH = 200
-"""Calls or awaits of one stack; of a deeper one the newest are left out, and that is said."""
+"""Calls of a stack, the newest ones, or awaits of a chain, the outermost ones."""
+
+MAX_LINE = 200
+"""Characters of a source line."""
 
 _ATTEMPTS = 10  # to copy a set that the loop changes meanwhile
 
 _LINKS = (
-    ("cr_frame", "cr_await", "cr_code"),  # a coroutine
-    ("gi_frame", "gi_yieldfrom", "gi_code"),  # a generator, as __await__ methods often are
-    ("ag_frame", "ag_await", "ag_code"),  # an async generator
+    ("cr_frame", "cr_await", "cr_running"),  # a coroutine
+    ("gi_frame", "gi_yieldfrom", "gi_running"),  # a generator, as __await__ methods often are
+    ("ag_frame", "ag_await", "ag_running"),  # an async generator
 )
 
 # What CPython puts between two links. They have no attribute that says what they wait for, and gc
@@ -63,7 +69,7 @@ def describe_threads() -> str:
     known = {thread.ident: thread for thread in threading.enumerate()}
     main = threading.main_thread().ident
     own = threading.get_ident()
-    readings: list[tuple[str, Chain]] = []
+    readings: list[Reading] = []
     stacks = sys._current_frames()  # noqa: SLF001 - documented, and the only way
     for ident in sorted(stacks, key=lambda each: (each != main, each)):
         if ident == own != main:
@@ -72,14 +78,10 @@ def describe_threads() -> str:
         name = "of unknown name" if thread is None else f'"{thread.name}"'
         native = "" if thread is None else f", thread id {thread.native_id}"
         kind = " (main thread)" if ident == main else ""
-        readings.append(
-            (f"Thread {name}{kind}, ident {ident}{native}:", _read_stack(stacks[ident]))
-        )
+        title = f"Thread {name}{kind}, ident {ident}{native}:"
+        readings.append((0, title, _read_stack(stacks[ident])))
     stacks.clear()  # frames keep every local variable of the program alive
-    source = _Source()
-    texts = [f"{title}\n{source.describe(chain, '  ')}" for title, chain in readings]
-    source.forget()
-    return "\n".join(texts)
+    return _describe(readings, 0, "threads")
 
 
 def describe_asyncio_tasks(loop: asyncio.AbstractEventLoop) -> str:
@@ -110,7 +112,7 @@ def describe_asyncio_tasks(loop: asyncio.AbstractEventLoop) -> str:
         readings.append((0, f'Task "{task.get_name()}", {state}:', _read_chain(coroutine)))
     left_out = len(tasks) - len(readings)
     tasks.clear()
-    return _describe_tasks(readings, left_out)
+    return _describe(readings, left_out, "tasks")
 
 
 def describe_trio_tasks(root_task: Any) -> str:
@@ -133,19 +135,7 @@ def describe_trio_tasks(root_task: Any) -> str:
             child for nursery in _copy(task.child_nurseries) for child in _children(nursery)
         ]
         waiting += [(depth + 1, child) for child in reversed(children)]
-    return _describe_tasks(readings, left_out)
-
-
-def _describe_tasks(readings: list[Reading], left_out: int) -> str:
-    source = _Source()
-    texts = []
-    for depth, title, chain in readings:
-        indent = "    " * depth
-        texts.append(f"{indent}{title}\n{source.describe(chain, indent + '  ')}")
-    source.forget()
-    if left_out:
-        texts.append(f"and {left_out} tasks more\n")
-    return "\n".join(texts) or "no tasks\n"
+    return _describe(readings, left_out, "tasks")
 
 
 def _children(nursery: Any) -> list[Any]:
@@ -162,7 +152,7 @@ def _copy(tasks: Iterable[Any]) -> list[Any]:
     return []
 
 
-# -- reading: quick, and without source lines -------------------------------------------------------
+# -- reading: quick, and without source lines --------------------------------------------------
 
 
 def _read_stack(frame: FrameType | None, until: FrameType | None = None) -> Chain:
@@ -173,9 +163,9 @@ def _read_stack(frame: FrameType | None, until: FrameType | None = None) -> Chai
         if frame is until:
             break
         frame = frame.f_back
-    calls.reverse()
     left_out = len(calls) - MAX_DEPTH
-    return calls[:MAX_DEPTH], f"and {left_out} calls more" if left_out > 0 else ""
+    calls = calls[:MAX_DEPTH][::-1]
+    return f"{left_out} calls before these" if left_out > 0 else "", calls, ""
 
 
 def _read_state(coroutine: Any) -> str:
@@ -191,34 +181,35 @@ def _read_chain(awaitable: Any) -> Chain:
     """Return where each link of the chain stands, the outermost first, and how it ends."""
     places: list[Place] = []
     for _ in range(MAX_DEPTH):
-        link = next((names for names in _LINKS if hasattr(awaitable, names[1])), None)
+        # Asked of the class: an object's own __getattr__ would be the program's code.
+        link = next((names for names in _LINKS if hasattr(type(awaitable), names[1])), None)
         if link is None:
             following = _look_between(awaitable)
             if following is None:
-                return places, _describe_end(awaitable)
+                return "", places, _describe_end(awaitable)
         else:
             frame = getattr(awaitable, link[0], None)
+            if frame is not None and getattr(awaitable, link[2], False):
+                left_out, calls, _ = _read_running(frame)
+                return left_out, [*places, *calls], ""
             if frame is not None:
-                running = _read_running(frame)
-                if running is not None:
-                    return [*places, *running[0]], running[1]
                 places.append((frame.f_code, frame.f_lineno, frame.f_globals))
             following = getattr(awaitable, link[1], None)
             if following is None:
-                return places, ""
+                return "", places, ""
         awaitable = following
-    return places, "and more awaits"
+    return "", places, "and more awaits"
 
 
-def _read_running(frame: FrameType) -> Chain | None:
-    """Return the calls from *frame* to the newest of the thread that runs it, or None."""
+def _read_running(frame: FrameType) -> Chain:
+    """Return the calls from *frame* to the newest, if a thread still runs it."""
     for newest in sys._current_frames().values():  # noqa: SLF001 - documented, and the only way
         each: FrameType | None = newest
         while each is not None:
             if each is frame:
                 return _read_stack(newest, frame)
             each = each.f_back
-    return None
+    return "", [(frame.f_code, frame.f_lineno, frame.f_globals)], ""
 
 
 def _look_between(awaitable: Any) -> Any:
@@ -229,7 +220,7 @@ def _look_between(awaitable: Any) -> Any:
         if isinstance(referent, type):
             continue  # its own class, on CPython 3.13
         if (
-            any(hasattr(referent, names[1]) for names in _LINKS)
+            any(hasattr(type(referent), names[1]) for names in _LINKS)
             or type(referent).__name__ in _BETWEEN
             or hasattr(type(referent), "_asyncio_future_blocking")  # as asyncio.isfuture() asks
         ):
@@ -241,14 +232,31 @@ def _describe_end(awaitable: Any) -> str:
     kind = type(awaitable).__name__
     if not hasattr(type(awaitable), "_asyncio_future_blocking"):
         return f"waits in an object of {type(awaitable).__module__}.{kind}"
-    if hasattr(awaitable, "get_name"):
+    if hasattr(type(awaitable), "get_name"):
         return f'waits for task "{awaitable.get_name()}"'
     if awaitable.done():
         return f"waited for a {kind} that is done: it goes on in the loop's next turn"
     return f"waits for a {kind}"
 
 
-# -- describing: source lines may have to be read from files ----------------------------------------
+# -- describing: source lines may have to be read from files -----------------------------------
+
+
+def _describe(readings: list[Reading], left_out: int, kind: str) -> str:
+    source = _Source()
+    texts: list[str] = []
+    size = 0
+    for depth, title, chain in readings:
+        if size > MAX_TEXT:
+            break
+        indent = "    " * depth
+        texts.append(f"{indent}{title}\n{source.describe(chain, indent + '  ')}")
+        size += len(texts[-1])
+    source.forget()
+    left_out += len(readings) - len(texts)
+    if left_out:
+        texts.append(f"and {left_out} {kind} more\n")
+    return "\n".join(texts) or f"no {kind}\n"
 
 
 class _Source:
@@ -262,8 +270,9 @@ class _Source:
         self._read: set[str] = set()
 
     def describe(self, chain: Chain, indent: str) -> str:
-        places, end = chain
-        lines = [line for place in places for line in self._describe_place(place)]
+        left_out, places, end = chain
+        lines = [left_out] if left_out else []
+        lines += [line for place in places for line in self._describe_place(place)]
         lines += [end] if end else []
         return "".join(f"{indent}{line}\n" for line in lines or ["nothing to be seen"])
 
@@ -275,7 +284,7 @@ class _Source:
             self._read.add(file)
         text = linecache.getline(file, line_number or 0, variables).strip()
         if text:
-            yield f"  {text}"
+            yield f"  {text[:MAX_LINE]}"
 
     def forget(self) -> None:
         """Drop the files that were read for this description."""
