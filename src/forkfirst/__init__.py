@@ -1,1 +1,66 @@
-"""forkfirst runs any async program as a well-behaved Unix service: first fork, then the runtime."""
+"""forkfirst runs any async program as a well-behaved Unix service: first fork, then the runtime.
+
+Everything public is here, and loaded when it is first used: to import forkfirst costs nothing, and
+imports no runtime.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from forkfirst.errors import ForkfirstError, UnsafeFork
+    from forkfirst.runtime.context import Context
+    from forkfirst.service import Service, run
+    from forkfirst.unix.children import waitpid, waitpid_nohang
+    from forkfirst.unix.session import Fork, daemon, fork, setsid
+    from forkfirst.unix.stdio import close_fd, redirect_stdio
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Context",
+    "Fork",
+    "ForkfirstError",
+    "Service",
+    "UnsafeFork",
+    "__version__",
+    "close_fd",
+    "daemon",
+    "fork",
+    "redirect_stdio",
+    "run",
+    "setsid",
+    "waitpid",
+    "waitpid_nohang",
+]
+
+_HOMES = {
+    "Context": "runtime.context",
+    "Fork": "unix.session",
+    "ForkfirstError": "errors",
+    "Service": "service",
+    "UnsafeFork": "errors",
+    "close_fd": "unix.stdio",
+    "daemon": "unix.session",
+    "fork": "unix.session",
+    "redirect_stdio": "unix.stdio",
+    "run": "service",
+    "setsid": "unix.session",
+    "waitpid": "unix.children",
+    "waitpid_nohang": "unix.children",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is public where it lives, when it is asked for (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    module = __import__(f"{__name__}.{home}", fromlist=[name])
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from forkfirst.plan.service import Declaration
+
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `plan`."""
@@ -20,9 +22,14 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
 def run(_: str, arguments: argparse.Namespace) -> int:
     """Print the plan of each service."""
     for service in declare.make_declarations(arguments):
-        host = probe.read_host(detaching=not arguments.foreground)
-        plan = order.make_plan(service, host, foreground=arguments.foreground)
-        print(describe_plan(plan), end="")
+        show(service, foreground=arguments.foreground)
+    return 0
+
+
+def show(service: Declaration, *, foreground: bool) -> int:
+    """Print what starting *service* would do, and do nothing."""
+    host = probe.read_host(detaching=not foreground)
+    print(describe_plan(order.make_plan(service, host, foreground=foreground)), end="")
     return 0
 
 

@@ -8,7 +8,7 @@ from forkfirst import errors
 from forkfirst.plan import places
 from forkfirst.plan.service import check_name
 from forkfirst.stages import probe, record
-from forkfirst.values import Value
+from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class KnownService(Value):
         pid_file: The file that is its lock.
         control_socket: Where it answers while it runs.
         record: Where it is noted how it was started.
+        mode: How it was last started; "" if that is not known.
         log: Its log file, or "" where its output goes elsewhere.
         directory: Where it was started.
         command: What starts it again; empty if it was never started, or ended by itself.
@@ -37,6 +38,7 @@ class KnownService(Value):
     control_socket: str
     record: str
     log: str
+    mode: str = ""
     directory: str = "/"
     command: tuple[str, ...] = ()
 
@@ -74,6 +76,7 @@ def find(name: str) -> KnownService:
         control_socket=default.control_socket,
         record=default.record,
         log=kept.log,
+        mode=kept.mode,
         directory=kept.directory,
         command=kept.command,
     )
@@ -82,17 +85,7 @@ def find(name: str) -> KnownService:
 def of_declaration(service: Declaration) -> KnownService:
     """Return what is known of a service that was just declared, under its own pid file."""
     found = find(service.name)
-    if not service.pid_file:
-        return found
-    return KnownService(
-        name=service.name,
-        pid_file=service.pid_file,
-        control_socket=found.control_socket,
-        record=found.record,
-        log=found.log,
-        directory=found.directory,
-        command=found.command,
-    )
+    return replace(found, pid_file=service.pid_file) if service.pid_file else found
 
 
 def list_names() -> list[str]:

@@ -162,7 +162,7 @@ def end(
     """
     pid, pidfd = taken
     seconds = service.grace_seconds() + 2 if grace is None else grace
-    session = children.session_of(pid)
+    session = _own_session(service, pid)
     try:
         children.send_signal(pid, pidfd, signal.SIGTERM)
         how = ""
@@ -191,6 +191,24 @@ def end(
     return pid, how
 
 
+def _own_session(service: KnownService, pid: int) -> int:
+    """Return the session that is this service's alone, or 0: then only its process is ended.
+
+    A daemon's session leader is gone. In the foreground the session is the person's, with their
+    shell in it, and a session whose leader lives is never touched.
+    """
+    if service.mode != order.DAEMON:
+        return 0
+    try:
+        session = os.getsid(pid)
+        os.kill(session, 0)
+    except ProcessLookupError:
+        return session
+    except PermissionError:
+        return 0
+    return 0
+
+
 def stop_if_running(declared: Declaration) -> None:
     """Stop the service of this declaration, if it runs."""
     service = known.of_declaration(declared)
@@ -201,6 +219,9 @@ def stop_if_running(declared: Declaration) -> None:
 
 def restart(service: KnownService, grace: float | None) -> int:
     """Stop *service*, then give the very command that started it, in the directory it was given in."""
+    if service.mode not in ("", order.DAEMON):
+        message = f'cannot restart "{service.name}": it runs in the foreground'
+        raise errors.UsageError(message, hint="whoever supervises it must start it again")
     if not service.command:
         message = f'cannot restart "{service.name}": nothing is known of how it was started'
         raise errors.NotRunningError(message, hint="start it with its target")

@@ -24,6 +24,7 @@ class Facts:
     Attributes:
         plan: How it was started.
         began: When, in seconds since the epoch.
+        listeners: Name and descriptor of each listener.
         state: starting, ready or stopping.
         status: What the program last said of itself.
         runtime: Who runs the program.
@@ -31,9 +32,12 @@ class Facts:
         log: Where its output goes, or None.
     """
 
-    def __init__(self, plan: Plan, *, began: float) -> None:
+    def __init__(
+        self, plan: Plan, *, began: float, listeners: tuple[tuple[str, int], ...]
+    ) -> None:
         self.plan = plan
         self.began = began
+        self.listeners = listeners
         self.state = "starting"
         self.status = ""
         self.runtime = plan.service.runtime
@@ -66,7 +70,8 @@ def describe(facts: Facts) -> dict[str, Any]:
         "uptime_seconds": time.time() - facts.began,
         "grace_seconds": service.grace_seconds,
         "stuck_seconds": _stuck_seconds(context),
-        "listeners": [] if context is None else context.describe_listeners(),
+        "listeners": _describe_listeners(facts),
+        "mode": facts.plan.mode,
         "log": facts.plan.places.log if facts.log is not None else "",
         "dropped_bytes": facts.log.dropped_bytes if facts.log is not None else 0,
         "rss_bytes": _resident_bytes(),
@@ -81,8 +86,9 @@ def describe_stacks(facts: Facts) -> str:
 
     text = stacks.describe_threads()
     context = facts.context
-    if context is not None and context.describe_tasks is not None:
-        text += "\n" + context.describe_tasks()
+    if context is not None:
+        tasks = context.describe_tasks()
+        text += f"\n{tasks}" if tasks else ""
     return text
 
 
@@ -103,8 +109,16 @@ def rotate(facts: Facts) -> dict[str, Any]:
     return {"log": facts.plan.places.log}
 
 
+def _describe_listeners(facts: Facts) -> list[tuple[str, str]]:
+    if not facts.listeners:
+        return []
+    from forkfirst.unix import sockets  # noqa: PLC0415 - they were opened with it
+
+    return [(name, sockets.address_text(fd)) for name, fd in facts.listeners]
+
+
 def _stuck_seconds(context: Context | None) -> float:
-    if context is None or context.pulse is None:
+    if context is None:
         return 0.0
     return context.pulse.stuck_seconds(time.monotonic())
 

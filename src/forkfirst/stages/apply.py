@@ -12,7 +12,7 @@ import stat
 
 from forkfirst import errors
 from forkfirst.plan import steps
-from forkfirst.stages.start import unlink_if_present
+from forkfirst.stages.start import ENDING_SIGNALS, unlink_if_present
 from forkfirst.unix import channel, descriptors, log_file, pidfile, session, signals, stdio
 
 TYPE_CHECKING = False
@@ -148,6 +148,7 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
     record.write(
         step.path,
         record.Record(
+            mode=start.plan.mode,
             directory=start.directory,
             pid_file=places.pid_file,
             log=places.log if start.log >= 0 else "",
@@ -227,7 +228,7 @@ def _run_program(_: steps.RunProgram, start: Start) -> None:
 def _fork(_: steps.Fork, start: Start) -> None:
     # A signal must not find the launcher between the fork and its handlers; `launch` and the
     # service unblock them again.
-    signals.block(signals.ENDING)
+    signals.block(ENDING_SIGNALS)
     start.child = session.fork()
 
 

@@ -147,13 +147,15 @@ def _prepare(
 
 def serve_control(start: Start) -> None:
     """Install the log, then start the control thread, if there is a socket for it."""
-    facts = start.facts = answers.Facts(start.plan, began=time.time())
+    facts = start.facts = answers.Facts(
+        start.plan, began=time.time(), listeners=tuple(start.listeners)
+    )
     if start.log != NO_DESCRIPTOR:
         from forkfirst.unix import log_file  # noqa: PLC0415 - loaded already by OpenLog
 
         service = start.plan.service
         facts.log = log_file.Log(
-            start.plan.places.log, max_bytes=service.log_size, keep=service.log_keep
+            path=start.plan.places.log, max_bytes=service.log_size, keep=service.log_keep
         )
         facts.log.install()
     from forkfirst.control import server  # noqa: PLC0415 - loaded already by OpenControlSocket

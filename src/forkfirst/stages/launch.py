@@ -13,6 +13,7 @@ import time
 from forkfirst import errors
 from forkfirst.plan import steps
 from forkfirst.stages import apply
+from forkfirst.stages.start import ENDING_SIGNALS
 from forkfirst.unix import children, signals
 
 TYPE_CHECKING = False
@@ -112,6 +113,7 @@ def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
         match report.kind:
             case "born":
                 start.pid = int(report.fields["pid"])
+                start.pidfd = children.open_pidfd(start.pid)
             case "ready":
                 start.status = str(report.fields["status"])
                 return None
@@ -165,8 +167,7 @@ def _show_where_it_hangs(start: Start) -> None:
     except errors.ForkfirstError:
         # Nobody answers, so not even the control thread runs: the fault handler needs no
         # interpreter, writes every stack to the log, and ends the process.
-        if start.pid:
-            children.end_one(start.pid, signal.SIGABRT)
+        if _signal_service(start, signal.SIGABRT):
             _wait_for_leader(start, 2.0)
         return
     os.write(start.log, b"\n" + str(answer["stacks"]).encode(errors="backslashreplace"))
@@ -174,8 +175,7 @@ def _show_where_it_hangs(start: Start) -> None:
 
 def _give_up(start: Start, number: int) -> errors.ForkfirstError:
     """Take the service down as it would be stopped: somebody pressed Ctrl-C while waiting."""
-    if start.pid:
-        children.end_one(start.pid, signal.SIGTERM)
+    if _signal_service(start, signal.SIGTERM):
         _wait_for_leader(start, start.plan.service.grace_seconds)
     failure = errors.ProgramFailedError(
         f'gave up starting "{start.plan.service.name}": {signal.Signals(number).name}; '
@@ -204,6 +204,16 @@ def _end_everything(start: Start) -> None:
     children.waitpid(start.child)
 
 
+def _signal_service(start: Start, number: int) -> bool:
+    if not start.pid:
+        return False
+    try:
+        children.send_signal(start.pid, start.pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _wait_for_leader(start: Start, seconds: float) -> None:
     """Wait until the leader has reported the service's death, at most *seconds*."""
     assert start.report is not None  # noqa: S101 - OpenReport comes before Fork
@@ -220,7 +230,7 @@ def _listen_for_signals() -> Callable[[], None]:
     def interrupt(number: int, _: FrameType | None) -> None:
         raise _Interrupted(number)
 
-    before = {number: signal.signal(number, interrupt) for number in signals.ENDING}
+    before = {number: signal.signal(number, interrupt) for number in ENDING_SIGNALS}
     signals.unblock_all()
 
     def restore() -> None:

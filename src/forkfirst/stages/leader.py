@@ -65,7 +65,7 @@ def _watch(start: Start) -> None:
     as POLLERR. That is no race with READY: a launcher that has heard READY kills us before it leaves.
     """
     assert start.report is not None  # noqa: S101 - OpenReport comes before Fork
-    start.report.close()
+    os.close(start.report.fileno())
     try:
         channel.send(start.report_to, "born", pid=start.child)
     except BrokenPipeError:

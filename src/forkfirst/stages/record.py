@@ -12,19 +12,21 @@ from forkfirst import errors
 from forkfirst.values import Value
 
 _VERSION = "1"
-_FIXED_FIELDS = 4
+_FIXED_FIELDS = 5
 
 
 class Record(Value):
     """What `restart`, `stop`, `status` and `logs` must know of a service beyond its name.
 
     Attributes:
+        mode: How it runs: one of the modes of `plan.order`.
         directory: Where the command was given.
         pid_file: The file that is the lock.
         log: The log file, or "" where the output goes elsewhere.
         command: The command line that starts the service again.
     """
 
+    mode: str
     directory: str
     pid_file: str
     log: str
@@ -39,7 +41,7 @@ def write(path: str, record: Record) -> None:
 
     Source: rename(2).
     """
-    fields = (_VERSION, record.directory, record.pid_file, record.log, *record.command)
+    fields = (_VERSION, record.mode, record.directory, record.pid_file, record.log, *record.command)
     data = b"".join(os.fsencode(field) + b"\0" for field in fields)
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(
@@ -73,5 +75,7 @@ def read(path: str) -> Record | None:
     if len(fields) <= _FIXED_FIELDS or fields[0] != _VERSION:
         message = f"cannot read {path}: not a record of forkfirst, or of another version"
         raise errors.ForkfirstError(message)
-    _, directory, pid_file, log, *command = fields
-    return Record(directory=directory, pid_file=pid_file, log=log, command=tuple(command))
+    _, mode, directory, pid_file, log, *command = fields
+    return Record(
+        mode=mode, directory=directory, pid_file=pid_file, log=log, command=tuple(command)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 TYPE_CHECKING = False
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from forkfirst.unix.pidfile import PidFile
 
 NO_DESCRIPTOR = -1
+
+ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""What asks a launcher to give up."""
 
 
 class Start:
@@ -36,6 +40,7 @@ class Start:
         report_to: The service's end of the report, or `NO_DESCRIPTOR`.
         child: What the last fork returned: 0 in the child.
         pid: The service, once the launcher knows it; 0 before.
+        pidfd: A handle of that process, taken while it could not have been reaped; or None.
         status: What the program said of itself when it became ready.
         began: When the start began, in seconds of `time.monotonic`.
         leave_behind: What to do when the service has ended.
@@ -64,6 +69,7 @@ class Start:
         self.report_to = NO_DESCRIPTOR
         self.child = NO_DESCRIPTOR
         self.pid = 0
+        self.pidfd: int | None = None
         self.status = ""
         self.began = time.monotonic()
         self.leave_behind: list[Callable[[], object]] = []

@@ -1,0 +1,68 @@
+"""The command line of a program that declares its own service: `python app.py start|stop|…`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from forkfirst import errors
+from forkfirst.cli import lifecycle, main as main_
+from forkfirst.service import make_declaration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from forkfirst.service import Service
+
+_STARTING = ("start", "run", "plan")
+_SWITCHES = {
+    "start": ("-f", "--foreground", "-r", "--restart"),
+    "run": (),
+    "plan": ("-f", "--foreground"),
+}
+
+
+def main(service: Service, argv: list[str]) -> int:
+    """Run the command in *argv* for *service*; return the exit status."""
+    try:
+        return _dispatch(service, argv)
+    except errors.ForkfirstError as error:
+        main_.complain(error)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(service: Service) -> int:
+    """Run *service* in the foreground; return its exit status, or that of its failure."""
+    return main(service, ["run"])
+
+
+def _dispatch(service: Service, argv: list[str]) -> int:
+    program = os.path.basename(sys.argv[0])  # noqa: PTH119 - no pathlib before the fork
+    commands = [name for name in main_.COMMANDS if name != "ps"]
+    if not argv or argv[0] not in commands:
+        what = f'there is no command "{argv[0]}"' if argv else "no command was given"
+        message = f"{what}; {program} has " + ", ".join(commands)
+        raise errors.UsageError(message)
+    declaration = make_declaration(service)
+    command, arguments = argv[0], argv[1:]
+    if command not in _STARTING:
+        parser, act = main_.make_parser(command)
+        return act(command, parser.parse_args([declaration.name, *arguments]))
+    unknown = [word for word in arguments if word not in _SWITCHES[command]]
+    if unknown:
+        message = f"{program} {command} does not know {unknown[0]}"
+        hint = "the service is declared in the program; known here: " + (
+            ", ".join(_SWITCHES[command]) or "nothing"
+        )
+        raise errors.UsageError(message, hint=hint)
+    foreground = command == "run" or bool({"-f", "--foreground"} & set(arguments))
+    if command == "plan":
+        from forkfirst.cli import explain  # noqa: PLC0415 - only for this
+
+        return explain.show(declaration, foreground=foreground)
+    if {"-r", "--restart"} & set(arguments):
+        lifecycle.stop_if_running(declaration)
+    again = (sys.executable, os.path.abspath(sys.argv[0]), "start")  # noqa: PTH100 - as above
+    lifecycle.start(declaration, again, foreground=foreground, program=service.program)
+    return 0
