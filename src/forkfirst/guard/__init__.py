@@ -1,1 +1,1 @@
-"""What makes a fork unsafe: find it, name it, say what to do."""
+"""Whether a fork is safe now: what would break the child, who made it, what to do."""

@@ -1,0 +1,227 @@
+"""Whether this process may fork now.
+
+The invariant of this file: a fork that is fine pays for one glance and for nothing else. The glance
+reads the number of threads, the type of each descriptor and a few names in `sys.modules`; it
+imports nothing, starts nothing, opens nothing that stays open, and never walks the heap. Only if it
+sees something are the modules loaded that can tell what it is (and whether it is harmless after
+all: a glance may suspect too much, never too little).
+
+Measured by benchmarks/guard_cost.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from forkfirst.errors import UnsafeFork
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from forkfirst.guard.hazard import Hazard, Verdict
+    from forkfirst.guard.origin import Watch
+
+GRACE = 0.05  # seconds; an OS thread was seen 8.2 ms after its Thread.join() had returned
+
+_TYPE_MASK = 0o170000
+_REGULAR = 0o100000
+_CHARACTER = 0o020000
+# Of the anonymous descriptors only these two make a child hang; the others are told on a check.
+_SUSPECT_LINKS = ("anon_inode:[eventpoll]", "anon_inode:[io_uring]")
+# Memory devices (null, zero, random), consoles, /dev/tty and pseudo terminals: never a hazard.
+_PLAIN_MAJORS = frozenset({1, 4, 5, *range(136, 144)})
+
+
+def find_hazards(
+    *, thorough: bool = False, grace: float = GRACE, watch: Watch | None = None
+) -> tuple[Hazard, ...]:
+    """Return what is unsafe about a fork of this process now; empty when nothing is.
+
+    Args:
+        thorough: Also look for what is only worth a notice (connected sockets, timers, ...); costs
+            some hundred microseconds more.
+        grace: Seconds to wait for threads that are just ending; waited only while some are seen.
+        watch: What was seen being made, to name the origins.
+
+    Never raises for what it cannot read: that is documented as unseen instead.
+    """
+    if not (glance() or thorough):
+        return ()
+    from forkfirst.guard import descriptors, loops, processes, threads
+
+    found = [
+        *threads.find_thread_hazards(grace=grace),
+        *loops.find_loop_hazards(),
+        *descriptors.find_descriptor_hazards(
+            thorough=thorough, owned=loops.look_up_owned_descriptors()
+        ),
+        *processes.find_process_hazards(thorough=thorough),
+    ]
+    if not thorough:
+        found = [hazard for hazard in found if hazard.refuses]
+    return tuple(found if watch is None else watch.attribute(found))
+
+
+def judge(
+    allowed: Mapping[str, str] | None = None,
+    *,
+    thorough: bool = False,
+    watch: Watch | None = None,
+) -> Verdict:
+    """Return the verdict on a fork of this process now.
+
+    Args:
+        allowed: Kinds (or `kind:name`) of danger that are known to be harmless here, each with the
+            reason; a fatal hazard cannot be allowed.
+        thorough: See `find_hazards`.
+        watch: See `find_hazards`.
+    """
+    from forkfirst.guard.hazard import weigh
+
+    return weigh(find_hazards(thorough=thorough, watch=watch), allowed or {})
+
+
+def assert_fork_safe(allowed: Mapping[str, str] | None = None, *, service: str = "") -> None:
+    """Return if this process may fork now.
+
+    Call it in the function that forks, right before: what is true earlier proves nothing, and an
+    at-fork hook cannot refuse (its exceptions are printed and ignored).
+
+    Raises:
+        UnsafeFork: A forked child would be broken; the text says by what and what to do.
+    """
+    hazards = find_hazards()
+    if not hazards:
+        return
+    from forkfirst.guard.hazard import describe_hazards, weigh
+
+    refusing = weigh(hazards, allowed or {}).refusing
+    if refusing:
+        raise UnsafeFork(describe_hazards(refusing, service=service), hazards=refusing)
+
+
+def glance() -> str:
+    """Return what looks suspicious ("threads", "loop", ...), or "" for a fork that is fine."""
+    if count_threads() > 1:
+        return "threads"
+    modules = sys.modules
+    if _sees_loop(modules):
+        return "loop"
+    if _sees_process(modules):
+        return "process"
+    return _glance_at_descriptors()
+
+
+def count_threads() -> int:
+    """Return the number of OS threads of this process, those that Python does not know included.
+
+    Without a /proc only the threads with a Python thread state can be counted.
+
+    Source: proc_pid_task(5): the directory has one entry a thread, hence that many links.
+    """
+    try:
+        return os.stat("/proc/self/task").st_nlink - 2  # 1.2 µs; listing it costs twice that
+    except OSError:
+        return len(sys._current_frames())  # noqa: SLF001 - documented, though named so
+
+
+def _sees_loop(modules: Mapping[str, Any]) -> bool:
+    """Look for a loop that is running, or is the current one, in this thread."""
+    events = modules.get("asyncio.events")
+    if events is not None:
+        if events._get_running_loop() is not None:  # noqa: SLF001 - public to libraries
+            return True
+        # Private, and gone some day: then a loop that is not running is seen by its epoll alone.
+        local = getattr(getattr(events, "_event_loop_policy", None), "_local", None)
+        loop = getattr(local, "_loop", None)
+        if loop is not None and not loop.is_closed():
+            return True
+    trio = modules.get("trio._core._run")
+    if trio is not None and hasattr(getattr(trio, "GLOBAL_RUN_CONTEXT", None), "runner"):
+        return True
+    sniffio = modules.get("sniffio._impl")
+    return getattr(getattr(sniffio, "thread_local", None), "name", None) is not None
+
+
+def _sees_process(modules: Mapping[str, Any]) -> bool:
+    """Look for multiprocessing's children and for other interpreters in this process."""
+    process = modules.get("multiprocessing.process")
+    if process is not None and getattr(process, "_children", None):
+        return True
+    interpreters = modules.get("_interpreters") or modules.get("_xxsubinterpreters")
+    return interpreters is not None and len(interpreters.list_all()) > 1
+
+
+def _glance_at_descriptors() -> str:
+    """Look at the type of each open descriptor, and at record locks if a file is open.
+
+    fstat(2) takes half the time of readlink(2) here, and an anonymous inode has no type bits: so
+    only descriptors without a type, and unusual devices, are asked for their names.
+    """
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return ""  # no /proc: an epoll has not been invented there, a kqueue is not inherited
+    fstat = os.fstat
+    file_is_open = False
+    for name in names:
+        try:
+            status = fstat(int(name))
+        except OSError:
+            continue  # the descriptor of the listing itself
+        kind = status.st_mode & _TYPE_MASK
+        if kind == _REGULAR:
+            file_is_open = True
+        elif kind == 0:
+            if _read_link(name) in _SUSPECT_LINKS:
+                return "descriptor"
+        elif kind == _CHARACTER and os.major(status.st_rdev) not in _PLAIN_MAJORS:
+            return "device"
+    return "record lock" if file_is_open and holds_record_lock() else ""
+
+
+def holds_record_lock() -> bool:
+    """Return whether this process holds a POSIX record lock; they are not inherited by a child.
+
+    Source: proc_locks(5), fcntl_locking(2).
+    """
+    return any(True for _ in read_record_locks())
+
+
+def read_record_locks() -> list[bytes]:
+    """Return the lines of /proc/locks that are POSIX record locks of this process."""
+    text = _read_whole("/proc/locks")
+    if b" POSIX " not in text:
+        return []
+    own = b"%d" % os.getpid()
+    return [
+        line
+        for line in text.splitlines()
+        if b" POSIX " in line and b"->" not in line and line.split()[4] == own
+    ]
+
+
+def _read_whole(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        parts = []
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _read_link(name: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{name}")
+    except OSError:
+        return ""
