@@ -1,0 +1,156 @@
+"""The program on asyncio's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+from forkfirst.runtime import ending, target
+from forkfirst.runtime.pulse import PulsingSelector
+from forkfirst.runtime.stopping import STOP_SIGNALS, Stopping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from forkfirst.runtime.context import Context
+
+    Base = asyncio.SelectorEventLoop
+else:
+    Base = object
+
+_KEEPS_SOCKETS = sys.version_info >= (3, 13)  # or rather has a reason to: `cleanup_socket` is new
+
+
+class ServiceLoop(Base):
+    """What a service's loop does otherwise: mixed into asyncio's loop, and into uvloop's.
+
+    SIGTERM and SIGINT belong to the service. A program's own handler for them (hypercorn and
+    aiohttp set one, uvicorn does it behind the loop's back) is called as well, and then the program
+    counts as one that stops by itself: told, given the grace period, and not cancelled before.
+
+    A listener that the program was given is not the program's to remove: CPython 3.13 and later,
+    and uvloop with them, unlink the path of any unix socket that they serve unless told otherwise,
+    and the next start, or systemd's socket unit, would be deaf.
+    """
+
+    stopping: Stopping
+
+    def watch(self, stopping: Stopping) -> None:
+        """Let the stop signals wake this loop and reach *stopping*.
+
+        Only add_signal_handler sets the loop's wake-up descriptor, without which a signal that
+        comes just before the wait would be noticed after it. The handler itself is then ours again,
+        because the loop's would be called at the end of the callback that is running: never, if
+        that is stuck.
+        """
+        self.stopping = stopping
+        self._own_handlers: dict[int, Callable[[], object]] = {}
+        for number in STOP_SIGNALS:
+            super().add_signal_handler(number, self._on_turn, int(number))
+        stopping.install()
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:
+        """Add a handler; for a stop signal, beside the service's own."""
+        if sig in STOP_SIGNALS:
+            self._own_handlers[sig] = lambda: callback(*args)
+        else:
+            super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove the program's handler; never the service's, not even when the loop closes."""
+        if sig in STOP_SIGNALS:
+            return self._own_handlers.pop(sig, None) is not None
+        return super().remove_signal_handler(sig)
+
+    async def create_unix_server(self, *args: Any, **kwargs: Any) -> Any:
+        """Create a unix server; a socket that was given, not made here, keeps its path."""
+        if _KEEPS_SOCKETS and kwargs.get("sock") is not None:
+            kwargs.setdefault("cleanup_socket", False)
+        return await super().create_unix_server(*args, **kwargs)
+
+    def has_own_handler(self, number: int) -> bool:
+        """Return whether the program takes the signal *number* itself."""
+        return number in self._own_handlers
+
+    def _on_turn(self, number: int) -> None:
+        own = self._own_handlers.get(number)
+        if own is not None:
+            own()
+        elif signal.getsignal(number) != self.stopping.on_signal:
+            self.stopping.on_signal(number, handled=True)  # somebody else has been called for it
+
+    def close(self) -> None:
+        """Close the loop; a signal that comes later wakes nobody."""
+        signal.set_wakeup_fd(-1)  # the loop closes it, and its number may be somebody else's then
+        super().close()
+
+
+class _Loop(ServiceLoop, asyncio.SelectorEventLoop):
+    pass
+
+
+def run(main: Callable[..., object], context: Context) -> int:
+    """Run *main* on asyncio until it ends or is stopped, and return the exit status.
+
+    Call it in the main thread. Tracebacks go to stderr. See `ending` and `stopping` for the rest.
+    """
+    return run_on(lambda: _Loop(PulsingSelector(context.pulse)), main, context)
+
+
+def run_on(
+    make_loop: Callable[[], ServiceLoop], main: Callable[..., object], context: Context
+) -> int:
+    """Run *main* on the loop that *make_loop* makes, as `run` does."""
+    end = ending.Ending(context)
+    stopping = Stopping(context)
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, ServiceLoop)
+            loop.watch(stopping)
+            context.describe_tasks = lambda: _describe_tasks(loop)
+            runner.run(_drive(main, context, stopping, end))
+    except BaseException as error:  # noqa: BLE001 - sys.exit in another task than main's
+        end.raised(error)
+    finally:
+        stopping.detach()
+        context.close()
+    return end.status
+
+
+async def _drive(
+    main: Callable[..., object], context: Context, stopping: Stopping, end: ending.Ending
+) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def cancel() -> None:
+        try:
+            loop.call_soon_threadsafe(task.cancel)
+        except RuntimeError:
+            pass  # the loop is closed: it has ended meanwhile
+
+    def after_first_step() -> None:
+        if not end.has_ended:
+            context.ready()
+
+    stopping.attach(cancel)
+    try:
+        if not target.wants_context(main):
+            loop.call_soon(after_first_step)  # runs in the loop's next turn
+        result = target.call(main, context)
+        if hasattr(result, "__await__"):
+            result = await result  # type: ignore[misc]
+        end.returned(result)
+    except BaseException as error:  # noqa: BLE001 - each end of a program is a status
+        end.raised(error)
+
+
+def _describe_tasks(loop: asyncio.AbstractEventLoop) -> str:
+    from forkfirst.runtime import stacks  # noqa: PLC0415 - only when somebody asks
+
+    return stacks.describe_asyncio_tasks(loop)

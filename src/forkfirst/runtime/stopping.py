@@ -1,0 +1,172 @@
+"""SIGTERM and SIGINT, made into a stop that is bounded in time whatever the program does.
+
+First signal: the program is told. If it waits for that (`Context.wait_stopping`) it may end by
+itself until the grace period has passed, otherwise it is cancelled at once. When the grace period
+has passed: a line in the log, a cancellation, and one second to clean up. Second signal: the same,
+now. After that second the process ends with status 1, and the stacks of all threads are in the log.
+
+The handler is Python's own kind and runs between two bytecodes of the main thread, so it works
+while a callback loops for ever. From then on a thread of the fault handler, which needs no GIL,
+keeps the time: no C code that holds the GIL can outlast it. The one thing that is left is C code
+that never returned to Python at the moment of the *first* signal: only SIGKILL ends that.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+import time
+from _thread import allocate_lock, start_new_thread
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Callable
+
+    from forkfirst.runtime.context import Context
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+CLEAN_UP_SECONDS = 1.0
+"""How long a cancelled program may clean up when the grace period has passed."""
+_SHOW_TASKS_SECONDS = 0.6  # of those: when its tasks are shown, before the end
+_STDERR = 2
+
+
+class Stopped(SystemExit):
+    """Raised in a plain function that is to stop; like every SystemExit, not an Exception."""
+
+    code: int
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class Stopping:
+    """The stop of one program, from its first signal to its end."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._cancel: Callable[[], None] | None = None
+        self._needs_main_thread = False
+        self._cancel_wanted = False
+        self._nudged = False
+        self._hurried = False
+        self._ends_at = float("inf")
+        self._running = _make_held_lock()
+        self._watches: list[LockType] = []
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT. They stay taken after the end: what follows is not cut short."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self.on_signal)
+
+    def attach(self, cancel: Callable[[], None], *, needs_main_thread: bool = False) -> None:
+        """Say how the program is cancelled; it is done at once if that is already wanted.
+
+        *cancel* is called once, in any thread or in a signal handler; with *needs_main_thread*
+        only in the main thread's signal handler, and then it may raise.
+        """
+        self._cancel = cancel
+        self._needs_main_thread = needs_main_thread
+        if self._cancel_wanted:
+            self._cancel_once()
+
+    def detach(self) -> None:
+        """Say that the program has ended: nothing is left to be cancelled.
+
+        The hard bound stays where a stop has begun: exit handlers and other threads of the program
+        are bounded by it as well.
+        """
+        self._cancel = None
+        if self._running.locked():
+            self._running.release()
+        for watch in self._watches:
+            watch.acquire(timeout=CLEAN_UP_SECONDS)
+
+    def on_signal(self, number: int, _frame: object = None, *, handled: bool = False) -> None:
+        """Take one signal; *handled* says that the program has a handler of its own for it."""
+        if self._nudged:  # not a signal from outside: the watch wants the main thread to cancel
+            self._nudged = False
+            self._cancel_once()
+        elif not self._context.stopping:
+            self._begin(cooperative=handled or self._context.is_cooperative)
+        elif not self._hurried:
+            self._hurry(signal.Signals(number).name)
+
+    def _begin(self, *, cooperative: bool) -> None:
+        grace = self._context.grace_seconds
+        self._end_within(grace + CLEAN_UP_SECONDS)
+        self._start_watch(grace, f"the grace period of {grace:g} s ran out")
+        try:
+            self._context.begin_stopping()
+        finally:
+            if not cooperative:
+                self._cancel_once()
+
+    def _hurry(self, name: str) -> None:
+        self._hurried = True
+        self._end_within(CLEAN_UP_SECONDS)
+        self._start_watch(0.0, f"a second signal came, {name}", hurried=True)
+        self._cancel_once()
+
+    def _end_within(self, seconds: float) -> None:
+        now = time.monotonic()
+        if now + seconds < self._ends_at:
+            self._ends_at = now + seconds
+            with suppress(RuntimeError):  # no thread to be had: the manager's own limit remains
+                faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
+
+    def _cancel_once(self) -> None:
+        self._cancel_wanted = True
+        cancel = self._cancel
+        if cancel is not None:
+            self._cancel = None  # once: a second one would cut the clean-up that the first began
+            cancel()
+
+    def _start_watch(self, seconds: float, why: str, *, hurried: bool = False) -> None:
+        done = _make_held_lock()
+        # Not threading.Thread: its locks may be held by the very code that the signal interrupted.
+        with suppress(RuntimeError):
+            start_new_thread(self._watch, (seconds, why, hurried, done))
+            self._watches.append(done)
+
+    def _watch(self, seconds: float, why: str, hurried: bool, done: LockType) -> None:  # noqa: FBT001 - start_new_thread has no keywords
+        try:
+            if self._has_ended(seconds) or (self._hurried and not hurried):
+                return  # it ended, or the second signal's watch has taken over
+            self._say(f"{why}: it has {CLEAN_UP_SECONDS:g} s to clean up")
+            if not self._needs_main_thread:
+                self._cancel_once()
+            elif self._cancel is not None:
+                self._nudged = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            if not self._has_ended(_SHOW_TASKS_SECONDS):
+                self._say(f"it does not end; its tasks and threads:\n{self._list_tasks()}")
+        finally:
+            done.release()
+
+    def _has_ended(self, seconds: float) -> bool:
+        ended = self._running.acquire(timeout=seconds)
+        if ended:
+            self._running.release()
+        return ended
+
+    def _list_tasks(self) -> str:
+        try:
+            return self._context.describe_tasks()
+        except Exception as error:  # noqa: BLE001 - the tasks change while they are looked at
+            return f"(its tasks cannot be shown: {error!r})"
+
+    def _say(self, text: str) -> None:
+        # Not through sys.stderr: the thread that is stuck may hold its lock.
+        with suppress(OSError):
+            os.write(_STDERR, f"forkfirst: {self._context.name}: {text}\n".encode(errors="replace"))
+
+
+def _make_held_lock() -> LockType:
+    lock = allocate_lock()
+    lock.acquire()
+    return lock

@@ -1,0 +1,93 @@
+"""The program on trio."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from forkfirst.runtime import ending, target
+from forkfirst.runtime.stopping import Stopping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forkfirst.runtime.context import Context
+    from forkfirst.runtime.pulse import Pulse
+
+
+class _PulseInstrument(trio.abc.Instrument):
+    """Notes when trio's loop enters and leaves its wait."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's signature
+        self._pulse.left_at = 0.0
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's signature
+        self._pulse.left_at = time.monotonic()
+
+    def after_run(self) -> None:
+        self._pulse.left_at = 0.0
+
+
+def run(main: Callable[..., object], context: Context) -> int:
+    """Run *main* on trio until it ends or is stopped, and return the exit status.
+
+    Call it in the main thread. Tracebacks go to stderr. See `ending` and `stopping` for the rest.
+    A program that receives SIGTERM itself (`trio.open_signal_receiver`) has taken the stop over:
+    the context is not told, and the grace period is the manager's to keep.
+    """
+    end = ending.Ending(context)
+    stopping = Stopping(context)
+    stopping.install()  # first: trio takes SIGINT only where nobody has
+    try:
+        trio.run(
+            _drive, main, context, stopping, end, instruments=[_PulseInstrument(context.pulse)]
+        )
+    except BaseException as error:  # noqa: BLE001 - an end of trio itself
+        end.raised(error)
+    finally:
+        stopping.detach()
+        context.close()
+    return end.status
+
+
+async def _drive(
+    main: Callable[..., object], context: Context, stopping: Stopping, end: ending.Ending
+) -> None:
+    token = trio.lowlevel.current_trio_token()
+    root = trio.lowlevel.current_root_task()
+    context.describe_tasks = lambda: _describe_tasks(root)
+
+    def after_first_step() -> None:
+        if not end.has_ended:
+            context.ready()
+
+    try:
+        with trio.CancelScope() as scope:
+            stopping.attach(lambda: _run_sync_soon(token, scope.cancel))
+            if not target.wants_context(main):
+                token.run_sync_soon(after_first_step)  # runs in a later turn than main's first
+            result = target.call(main, context)
+            if hasattr(result, "__await__"):
+                result = await result
+            end.returned(result)
+    except BaseException as error:  # noqa: BLE001 - each end of a program is a status
+        end.raised(error)
+    end.has_ended = True
+
+
+def _run_sync_soon(token: trio.lowlevel.TrioToken, callback: Callable[[], object]) -> None:
+    try:
+        token.run_sync_soon(callback)
+    except trio.RunFinishedError:
+        pass  # it has ended meanwhile
+
+
+def _describe_tasks(root: trio.lowlevel.Task | None) -> str:
+    from forkfirst.runtime import stacks  # noqa: PLC0415 - only when somebody asks
+
+    return stacks.describe_trio_tasks(root)
