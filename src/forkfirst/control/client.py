@@ -9,12 +9,11 @@ constants into enumerations: 2.8 ms of the 25 that a whole `status` may take.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import struct
 import time
-
-import _socket
 
 from forkfirst.control.protocol import MAX_ANSWER, MAX_REQUEST, decode, encode, open_address
 from forkfirst.errors import (

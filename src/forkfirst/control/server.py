@@ -14,16 +14,14 @@ import errno
 import os
 import select
 import stat
-import struct
-import sys
 import time
 
-from forkfirst.control.protocol import MAX_REQUEST, decode_request, encode, open_address
+from forkfirst.control.caller import Caller, read_peer_uid, refuse
+from forkfirst.control.protocol import decode_request, encode, open_address
 from forkfirst.errors import CannotCreateError, ForkfirstError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     import threading
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypeAlias
@@ -34,9 +32,9 @@ THREAD_NAME = "forkfirst-control"
 
 _BACKLOG = 128
 _STACK_BYTES = 256 * 1024  # of the thread; the default of 8 MiB can become huge pages of 2 MiB
-_CHUNK = 16 * 1024
 _ACCEPT_PAUSE = 0.5  # seconds without accept(2) after the process ran out of descriptors
 _LAST_WORD = b'{"ok":false,"error":"cannot answer"}\n'
+_SPARES = 2  # descriptors kept: one for a caller, one for the files that answering it may read
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -85,7 +83,7 @@ def _bind(listener: Any, address: str) -> None:
             raise
         if not stat.S_ISSOCK(os.lstat(address).st_mode):
             raise OSError(errno.EEXIST, "something that is not a socket is there") from error
-        os.unlink(address)  # stale: its service does not hold the lock
+        os.unlink(address)  # noqa: PTH108 - stale: its service does not hold the lock
         listener.bind(address)
 
 
@@ -97,22 +95,9 @@ def remove_socket(path: str) -> None:
     """
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
+            os.unlink(path)  # noqa: PTH108 - pathlib is 5 ms before the fork
     except (FileNotFoundError, NotADirectoryError):
         pass
-
-
-class _Connection:
-    """One caller: what it sent of a request, and what it has not yet read of an answer."""
-
-    __slots__ = ("active", "ending", "incoming", "outgoing", "stream")
-
-    def __init__(self, stream: socket.socket, now: float) -> None:
-        self.stream = stream
-        self.active = now  # when a byte last went either way
-        self.incoming = bytearray()
-        self.outgoing = memoryview(b"")
-        self.ending = False  # to be closed as soon as the answer is sent
 
 
 class Server:
@@ -143,7 +128,8 @@ class Server:
         self._allowed_uids = allowed_uids | {0}
         self._close_idle_after = close_idle_after
         self._max_connections = max_connections
-        self._connections: dict[int, _Connection] = {}
+        self._callers: dict[int, Caller] = {}
+        self._spares: list[int] = []
         self._accept_after = 0.0
         self._wake: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
@@ -166,6 +152,7 @@ class Server:
             message = "a control server starts once"
             raise RuntimeError(message)
         self._wake = os.pipe()
+        self._keep_spares()
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         usual = threading.stack_size(_STACK_BYTES)
         try:
@@ -185,14 +172,12 @@ class Server:
         if self._thread is None:
             self._close()
             return True
-        wake, self._wake = self._wake, None
-        if wake is not None:
-            os.write(wake[1], b"\0")
+        if self._wake is not None:
+            os.write(self._wake[1], b"\0")
         self._thread.join(seconds)
         if self._thread.is_alive():
             return False
-        for descriptor in wake or ():
-            os.close(descriptor)
+        self._close_wake()
         return True
 
     def _run(self) -> None:
@@ -202,14 +187,18 @@ class Server:
         self._close()
 
     def _close(self) -> None:
-        for connection in list(self._connections.values()):
-            self._hang_up(connection)
+        for caller in list(self._callers.values()):
+            self._hang_up(caller)
+        self._close_spares()
         listener, self._listener = self._listener, -1
         if listener >= 0:
             os.close(listener)
 
     def _close_in_child(self) -> None:
         self._close()
+        self._close_wake()
+
+    def _close_wake(self) -> None:
         wake, self._wake = self._wake, None
         for descriptor in wake or ():
             os.close(descriptor)
@@ -227,8 +216,8 @@ class Server:
     def descriptors(self) -> dict[int, int]:
         """Return the descriptors to wait for now, each with its poll(2) events."""
         wanted = {
-            descriptor: select.POLLOUT if connection.outgoing else select.POLLIN
-            for descriptor, connection in self._connections.items()
+            descriptor: select.POLLOUT if caller.wants_to_read else select.POLLIN
+            for descriptor, caller in self._callers.items()
         }
         if self._listener >= 0 and time.monotonic() >= self._accept_after:
             wanted[self._listener] = select.POLLIN
@@ -239,7 +228,7 @@ class Server:
     def seconds_until_due(self) -> float | None:
         """Return after how many seconds `handle` must be called though nothing happened."""
         now = time.monotonic()
-        due = [each.active + self._close_idle_after for each in self._connections.values()]
+        due = [each.active + self._close_idle_after for each in self._callers.values()]
         if self._accept_after > now:
             due.append(self._accept_after)
         return max(0.0, min(due) - now) if due else None
@@ -249,16 +238,17 @@ class Server:
         # Taken first: who asked while another's answer took long has not been idle.
         idle_since = time.monotonic() - self._close_idle_after
         for descriptor, events in ready:
-            connection = self._connections.get(descriptor)
-            if connection is not None:
-                self._serve(connection, events)
+            caller = self._callers.get(descriptor)
+            if caller is not None:
+                self._serve(caller, events)
             elif events & select.POLLNVAL:
                 self._give_up(descriptor)
             elif descriptor == self._listener:
-                self._accept()
-        for connection in list(self._connections.values()):
-            if connection.active <= idle_since:
-                self._hang_up(connection)
+                self._try_accept()
+        for caller in list(self._callers.values()):
+            if caller.active <= idle_since:
+                self._hang_up(caller)
+        self._keep_spares()
 
     def _give_up(self, descriptor: int) -> None:
         """End, because the program closed *descriptor*, which is not its own; poll(2) would spin.
@@ -271,75 +261,77 @@ class Server:
         else:
             self._wake = None
 
-    # -- callers -----------------------------------------------------------------------------------
+    # -- callers ---------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        import socket  # noqa: PLC0415 - the first caller pays for it, not the start
+        import json  # noqa: F401, PLC0415 - while a spare descriptor may be had for it
+        import socket  # noqa: PLC0415 - the first caller pays for both, not the start
 
         # A view of the listener that closes nothing: the descriptor stays the server's.
         listener = socket.socket(fileno=self._listener)
         try:
             stream, _ = listener.accept()
-        except OSError as error:
-            if error.errno in _EXHAUSTED:
-                self._accept_after = time.monotonic() + _ACCEPT_PAUSE
-            return  # otherwise it has hung up already
         finally:
             listener.detach()
-        stream.setblocking(False)
-        uid = _read_peer_uid(stream)
+        stream.setblocking(False)  # noqa: FBT003 - its only way
+        uid = read_peer_uid(stream)
         if uid not in self._allowed_uids:
-            _refuse(stream, uid)
+            who = "a caller this system says nothing of" if uid is None else f"uid {uid}"
+            refuse(stream, _encode_error(f"not permitted for {who}", refused=True))
             return
-        while len(self._connections) >= self._max_connections:
-            self._hang_up(min(self._connections.values(), key=_idleness))
-        self._connections[stream.fileno()] = _Connection(stream, time.monotonic())
+        while len(self._callers) >= self._max_connections:
+            self._hang_up(min(self._callers.values(), key=lambda each: each.idleness))
+        self._callers[stream.fileno()] = Caller(stream)
 
-    def _serve(self, connection: _Connection, events: int) -> None:
-        """Send, receive and answer what can be without waiting; hang up on any failure."""
-        try:
-            if events & select.POLLNVAL:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            if not connection.outgoing:
-                self._receive(connection)
-            while True:
-                self._send(connection)
-                if connection.outgoing or not self._answer_next(connection):
-                    break
-            if connection.ending and not connection.outgoing:
-                self._hang_up(connection)
-        except OSError:
-            self._hang_up(connection)
+    def _try_accept(self) -> None:
+        """Accept a caller; of a process that has no descriptor left, on one kept for that.
 
-    def _receive(self, connection: _Connection) -> None:
-        try:
-            data = connection.stream.recv(_CHUNK)
-        except BlockingIOError:
-            return
-        connection.active = time.monotonic()
-        connection.incoming += data
-        if not data:
-            connection.ending = True  # half a request may be left: nobody will ever end it
-
-    def _send(self, connection: _Connection) -> None:
-        while connection.outgoing:
+        Such a service is one to look at. If the program takes what was let go, accept later.
+        """
+        while True:
             try:
-                sent = connection.stream.send(connection.outgoing, _no_signal())
-            except BlockingIOError:
+                self._accept()
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    return  # it has hung up already
+                if not self._spares:
+                    self._accept_after = time.monotonic() + _ACCEPT_PAUSE
+                    return
+                self._close_spares()
+            except Exception:  # noqa: BLE001 - no memory, say: accept later, rather than spin
+                self._accept_after = time.monotonic() + _ACCEPT_PAUSE
                 return
-            connection.active = time.monotonic()
-            connection.outgoing = connection.outgoing[sent:]
+            else:
+                return
 
-    def _answer_next(self, connection: _Connection) -> bool:
-        """Answer the next whole request there is, and return whether there was one."""
-        line, end, rest = connection.incoming.partition(b"\n")
-        if not end and len(line) <= MAX_REQUEST:
-            return False
-        connection.incoming = rest
-        if len(line) > MAX_REQUEST:
-            connection.ending = True  # where the next request begins is not known
-        connection.outgoing = memoryview(self._answer(line))
-        return True
+    def _keep_spares(self) -> None:
+        try:
+            while len(self._spares) < _SPARES and self._listener >= 0:
+                self._spares.append(os.dup(self._listener))
+        except OSError:
+            pass  # later, when a caller or the program has let go of some
+
+    def _close_spares(self) -> None:
+        while self._spares:
+            os.close(self._spares.pop())
+
+    def _serve(self, caller: Caller, events: int) -> None:
+        """Receive, answer and send what can be without waiting; hang up on any failure."""
+        if events & select.POLLNVAL:
+            self._hang_up(caller)
+            return
+        try:
+            if not caller.wants_to_read:
+                caller.receive()
+            caller.send()
+            while not caller.wants_to_read and (line := caller.take_line()) is not None:
+                caller.put(self._answer(line))
+                caller.send()
+        except Exception:  # noqa: BLE001 - it has hung up, or there is no memory for it
+            self._hang_up(caller)
+            return
+        if caller.ending and not caller.wants_to_read:
+            self._hang_up(caller)
 
     def _answer(self, line: bytearray) -> bytes:
         try:
@@ -354,58 +346,16 @@ class Server:
         except BaseException as error:  # noqa: BLE001 - SystemExit too: the thread must outlive it
             return _encode_error(f"{type(error).__name__}: {error}")
 
-    def _hang_up(self, connection: _Connection) -> None:
-        self._connections.pop(connection.stream.fileno(), None)
-        connection.stream.close()
-
-
-def _idleness(connection: _Connection) -> tuple[bool, float]:
-    return bool(connection.outgoing or connection.incoming), connection.active
+    def _hang_up(self, caller: Caller) -> None:
+        self._callers.pop(caller.stream.fileno(), None)
+        caller.stream.close()
 
 
 def _encode_error(text: str, **fields: bool) -> bytes:
     try:
         return encode({"ok": False, "error": text, **fields})
-    except Exception:  # noqa: BLE001 - without descriptors json itself may not be importable
+    except Exception:  # noqa: BLE001 - an error longer than an answer may be, say
         return _LAST_WORD
-
-
-def _refuse(stream: socket.socket, uid: int | None) -> None:
-    """Say why, as far as that goes without waiting, and hang up."""
-    who = "a caller this system says nothing of" if uid is None else f"uid {uid}"
-    try:
-        # A fresh connection's buffer is empty, so this is sent or fails, and never waits.
-        stream.send(_encode_error(f"not permitted for {who}", refused=True), _no_signal())
-    except OSError:
-        pass  # it did not stay to hear it
-    stream.close()
-
-
-def _read_peer_uid(stream: socket.socket) -> int | None:
-    """Return the effective uid that connected, or None where the system cannot say.
-
-    Source: unix(7) for SO_PEERCRED; FreeBSD's unix(4) and macOS's for LOCAL_PEERCRED.
-    """
-    import socket  # noqa: PLC0415 - loaded by the accept before
-
-    try:
-        if sys.platform == "linux":
-            size = struct.calcsize("iII")
-            credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-            return int(struct.unpack("iII", credentials)[1])  # pid, uid, gid
-        if sys.platform == "darwin" or sys.platform.startswith("freebsd"):
-            # struct xucred: a version, the uid, and groups; level 0 is SOL_LOCAL, option 1 this.
-            return int(struct.unpack_from("II", stream.getsockopt(0, 1, 128))[1])
-    except (OSError, struct.error):
-        pass
-    return None
-
-
-def _no_signal() -> int:
-    """Return the flag by which send(2) to who has hung up is an error and not SIGPIPE."""
-    import socket  # noqa: PLC0415 - loaded by the accept before
-
-    return getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 def _block_signals() -> None:
