@@ -45,12 +45,19 @@ $(VENV)/.has-docs: pyproject.toml $(VENV)/.has-run
 	@touch $@
 
 # Not editable: what is measured is what a person installs.
-.venv-bench/.has-bench: pyproject.toml $(shell find src -name '*.py')
-	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --group bench
-	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check \
-	  --force-reinstall --no-deps .
+BENCH := .venv-bench$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+BENCH_PIP := $(BENCH)/bin/python -m pip install -qq --disable-pip-version-check
+
+$(BENCH)/.has-peers: pyproject.toml
+	@$(PYTHON) -m venv $(BENCH)
+	@$(BENCH_PIP) --upgrade 'pip>=25.1'
+	@$(BENCH_PIP) --group bench .
+	@if command -v npm >/dev/null; then npm install --silent --no-save \
+	  --prefix $(BENCH)/npm pm2 >/dev/null 2>&1 || echo "npm cannot install pm2" >&2; fi
+	@touch $@
+
+$(BENCH)/.has-bench: $(BENCH)/.has-peers $(shell find src -name '*.py')
+	@$(BENCH_PIP) --force-reinstall --no-deps .
 	@touch $@
 
 # -- what to do with it -------------------------------------------------------------------------
@@ -92,8 +99,10 @@ docs-generated: $(VENV)/.has-run
 docs: $(VENV)/.has-docs docs-generated
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-bench: .venv-bench/.has-bench
-	@.venv-bench/bin/python benchmarks/start.py
+bench: $(BENCH)/.has-bench
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  .ci/install-debian-packages strace daemonize; fi
+	@$(BENCH)/bin/python benchmarks/start.py
 
 clean:
 	rm -rf .venv .venv-* site build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from support.source_tree import Import, Module, find_imports, read_modules
 
 _ANYWHERE = {"errors", "values"}

@@ -6,6 +6,7 @@ import ast
 import re
 
 import pytest
+
 from support.source_tree import ROOT, Module, list_tracked_files, read_modules
 
 _DRAWERS = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
