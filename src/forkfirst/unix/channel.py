@@ -5,7 +5,7 @@ four bytes of length and the bytes: first the kind, then names and values in tur
 
 Both ends are the same interpreter, so `marshal` would do for the encoding; but a launcher is
 often root and the service that reports to it is not any more, and a crafted `marshal` text can
-crash who reads it. So the few types that a report needs are spelled out here, and read strictly.
+crash who reads it. So the four types that a report needs are spelled out here, and read strictly.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _decode_body(body: bytes) -> Report:
         items = list(_decode_items(body))
         kind, names, values = items[0], items[1::2], items[2::2]
         if not isinstance(kind, str) or not all(isinstance(name, str) for name in names):
-            raise TypeError
+            raise TypeError  # noqa: TRY301 - one message for every way of being no report
         return Report(kind=kind, fields=dict(zip(map(str, names), values, strict=True)))
     except (ValueError, IndexError, TypeError, struct.error) as error:
         message = "what came through the channel is not a report"

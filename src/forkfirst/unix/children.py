@@ -198,7 +198,7 @@ def _signal_member(pid: int, sid: int, number: int) -> bool:
 
 def _list_pids() -> Iterator[int]:
     try:
-        names = os.listdir("/proc")
+        names = os.listdir("/proc")  # noqa: PTH208 - no pathlib before the fork
     except OSError:
         return
     for name in names:
@@ -207,7 +207,7 @@ def _list_pids() -> Iterator[int]:
 
 
 def _read_stat(pid: int) -> list[bytes] | None:
-    """Return the fields of /proc/PID/stat after the name: state, parent, group, session and so on."""
+    """Return the fields of /proc/PID/stat from the state on: state, parent, group, session."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

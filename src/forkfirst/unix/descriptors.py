@@ -69,9 +69,9 @@ def set_inheritable_only(keep: Iterable[int]) -> None:
     kept = set(keep)
     for descriptor in list_open():
         if descriptor >= _FIRST and descriptor not in kept:
-            os.set_inheritable(descriptor, False)
+            os.set_inheritable(descriptor, False)  # noqa: FBT003 - the call has no name for it
     for descriptor in kept:
-        os.set_inheritable(descriptor, True)
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 - the call has no name for it
 
 
 def _read_listing() -> list[int] | None:
@@ -83,7 +83,7 @@ def _read_listing() -> list[int] | None:
         except OSError:
             probe = -1
         try:
-            listed = sorted(int(name) for name in os.listdir(directory))
+            listed = sorted(int(name) for name in os.listdir(directory))  # noqa: PTH208 - see children
         except (OSError, ValueError):
             continue
         finally:

@@ -1,3 +1,5 @@
+# ruff: noqa: PTH100, PTH104, PTH108, PTH114, PTH116, PTH120, SIM105
+# Neither pathlib nor contextlib is imported before a fork.
 """The log: the file on descriptors 1 and 2, and Python's streams over it.
 
 Invariants: a program never gets an error from writing to its log, a full disk included; what could
@@ -15,11 +17,11 @@ import stat
 import sys
 
 from forkfirst import errors
-from forkfirst.unix import pidfile
+from forkfirst.unix import trust
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
+    from _typeshed import ReadableBuffer
 
 MODE = 0o640
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
@@ -42,14 +44,14 @@ def open_log(path: str, mode: int = MODE) -> tuple[int, bool]:
     Source: open(2) O_APPEND, O_NOFOLLOW.
     """
     try:
-        trusted = _is_trusted_directory(os.path.dirname(path) or ".")
+        trusted = trust.is_private(os.stat(os.path.dirname(path) or "."))
         fd, created = _open_or_create(path, mode, follow=trusted)
     except OSError as error:
         raise _explain(error, path) from error
     if created or trusted:
         return fd, created
     status = os.fstat(fd)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and pidfile.is_ours(status):
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and trust.is_ours(status):
         return fd, created
     os.close(fd)
     message = f"cannot trust the log {path}: others may have put it there"
@@ -64,6 +66,7 @@ class LogStream(io.RawIOBase):
 
     def __init__(self, fd: int, log: Log) -> None:
         super().__init__()
+        self.name = "<stdout>" if fd == 1 else "<stderr>"  # as the interpreter's own have it
         self._fd = fd
         self._log = log
 
@@ -75,7 +78,7 @@ class LogStream(io.RawIOBase):
         """Return True."""
         return True
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: ReadableBuffer, /) -> int:
         """Write all of *data*, or count what could not be; return its length in any case."""
         view = memoryview(data).cast("B")
         rest = view
@@ -123,12 +126,11 @@ class Log:
                 except (OSError, ValueError):
                     pass  # what it held cannot be written any more
             stream = io.TextIOWrapper(
-                LogStream(fd, self),  # type: ignore[type-var]
+                LogStream(fd, self),
                 encoding="utf-8",
                 errors="backslashreplace",
                 line_buffering=True,  # one write(2) for a line, so lines of processes do not mix
             )
-            stream.mode = "w"  # type: ignore[misc]
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         # A thread may be rotating while another forks: the child would find the lock taken.
@@ -264,11 +266,6 @@ def _replace_output(fd: int) -> None:
     for target in (1, 2):
         os.dup2(fd, target, inheritable=True)
     os.close(fd)
-
-
-def _is_trusted_directory(path: str) -> bool:
-    status = os.stat(path)
-    return pidfile.is_ours(status) and not status.st_mode & stat.S_IWOTH
 
 
 def _explain(error: OSError, path: str) -> errors.ForkfirstError:

@@ -1,33 +1,27 @@
+# ruff: noqa: PTH100, PTH108, PTH110, PTH116, PTH119, PTH120, PTH208 - no pathlib before a fork
 """The pid file that is the lock: who holds the lock runs, and the file says its pid.
 
-Invariants, each kept by an order of steps below:
+Invariants, each kept by the order of the steps below:
 
 * A visible file is never empty or half-written: it is written and locked before it gets its name.
-* A stale file is never overwritten: who has its lock takes the name away, then makes a new file.
-* A file whose *mark* is held names its holder. The mark is a second lock (an open file description
-  lock for writing) on the same description as the flock. It can be asked for without being taken,
-  so that asking disturbs nobody; and a starter that only looks whether a file is stale holds the
-  flock for an instant but never the mark, so that no pid of the dead is taken for the living.
+* A stale file is never overwritten: who has its flock takes the name away, then gives the name to a
+  new file.
+* A file whose lock is marked (see `file_lock`) names its holder: only files that were made here for
+  a service are marked, so no pid of the dead is taken for the living.
 
-Both locks belong to the open file description: every process of the service inherits them through
-fork, a successor through SCM_RIGHTS, and they end with the last of them, however it ends. A
-traditional lockf lock would be lost at the first fork.
-
-Limit: whoever may read the file may flock it. That cannot make a service look alive, but somebody
-can keep a stale file from being replaced; `acquire` says so then.
+Limits: whoever may read the file may flock it; that cannot make a service look alive, but can keep
+a stale file from being replaced, and `acquire` says so then. Where there are no marks, a starter
+that loses a race for a stale file may name the dead process instead of the winner.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import stat
-import struct
 import time
 
 from forkfirst import errors
-from forkfirst.unix import children
+from forkfirst.unix import children, file_lock, trust
 from forkfirst.values import Value
 
 MODE = 0o644
@@ -35,10 +29,6 @@ _ATTEMPTS = 1000
 _PAUSE_SECONDS = 0.002  # between attempts, while another starter is between two of its steps
 _PID_BYTES = 32
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# struct flock with a 64-bit off_t, as Linux has it: type, whence, start, length, pid.
-_FLOCK = struct.Struct("@hhqqi4x")
-_SET_MARK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
-_GET_MARK: int | None = getattr(fcntl, "F_OFD_GETLK", None)
 # Never hang on a fifo put there, never get a terminal, never follow a link.
 _LOOK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -118,9 +108,9 @@ def acquire(path: str, pid: int) -> PidFile:
     Source: flock(2), fcntl_locking(2), open(2) O_TMPFILE, link(2).
     """
     path = os.path.abspath(path)
-    directory = _open_directory(path)
-    new = -1
+    directory = new = -1
     try:
+        directory = _open_directory(path)
         for _ in range(_ATTEMPTS):
             stale = _lock_stale(path, directory)
             if stale is None:  # somebody is between two steps: not running, and not stale yet
@@ -141,9 +131,9 @@ def acquire(path: str, pid: int) -> PidFile:
     except OSError as error:
         raise _explain(error, f"cannot create the pid file {path}") from error
     finally:
-        os.close(directory)
-        if new >= 0:
-            os.close(new)
+        for fd in (directory, new):
+            if fd >= 0:
+                os.close(fd)
     message = f"cannot create the pid file {path}: its lock is held, but not by a service"
     raise errors.CannotCreateError(message, hint="find the process: fuser -v PATH, or lslocks")
 
@@ -164,9 +154,9 @@ def look_up_holder(path: str) -> Holder | None:
     if fd is None:
         return None
     try:
-        pid = _read_pid(fd) if _is_held(fd) else None
+        pid = _read_pid(fd) if file_lock.is_held(fd) else None
         # Asked twice: the pid is one that stood there while the lock was held.
-        return Holder(pid=pid) if pid and _is_held(fd) else None
+        return Holder(pid=pid) if pid and file_lock.is_held(fd) else None
     finally:
         os.close(fd)
 
@@ -182,7 +172,7 @@ def read_stale_pid(path: str) -> int | None:
     if fd is None:
         return None
     try:
-        return None if _is_held(fd) else _read_pid(fd) or 0
+        return None if file_lock.is_held(fd) else _read_pid(fd) or 0
     finally:
         os.close(fd)
 
@@ -192,7 +182,8 @@ def take_pidfd(path: str) -> tuple[int, int | None] | None:
 
     The pidfd (None where the kernel has none) is the service's own: it is opened while the lock
     is held and the file names that pid, before and after, and the process has the file open, as far
-    as this user may know. The caller closes it.
+    as this user may know: so whatever a service runs by exec must inherit the descriptor. The
+    caller closes the pidfd.
 
     Raises:
         UnsafePathError: The file or its directory is under somebody else's control.
@@ -205,13 +196,13 @@ def take_pidfd(path: str) -> tuple[int, int | None] | None:
         if fd is None:
             return None
         try:
-            pid = _read_pid(fd) if _is_held(fd) else None
+            pid = _read_pid(fd) if file_lock.is_held(fd) else None
             if pid is None:
                 return None
             pidfd = _open_holder(fd, pid)
             if pidfd != -1:
                 return pid, pidfd
-            if _is_held(fd) and _read_pid(fd) == pid:
+            if file_lock.is_held(fd) and _read_pid(fd) == pid:
                 return None  # held by others of the service; the process it names is gone
         finally:
             os.close(fd)
@@ -228,17 +219,17 @@ def _lock_stale(path: str, directory: int) -> int | None:
     except FileNotFoundError:
         return -1
     except OSError as error:
-        _refuse_special(error, path)
+        trust.refuse_special_file(error, _describe(path))
         raise
     try:
-        _check_file(os.fstat(fd), path)
-        if _try_lock(fd):
+        trust.check_plain_file(os.fstat(fd), _describe(path))
+        if file_lock.try_lock(fd):
             named = os.stat(_name(path), dir_fd=directory, follow_symlinks=False)
             if _is_same_file(fd, named):
                 kept, fd = fd, -1
                 return kept
             return None
-        if _is_held(fd) and os.fstat(fd).st_nlink:
+        if file_lock.is_held(fd) and os.fstat(fd).st_nlink:
             pid = _read_pid(fd) or 0
             message = f"already running (pid {pid})"
             raise errors.AlreadyRunningError(message, pid=pid)
@@ -256,8 +247,8 @@ def _make_file(path: str, directory: int, pid: int) -> int:
     try:
         os.fchmod(fd, MODE)  # whatever the umask is: others may ask who runs
         os.write(fd, b"%d\n" % pid)
-        _try_lock(fd)
-        _mark(fd)
+        file_lock.try_lock(fd)
+        file_lock.mark(fd)
     except OSError:
         _remove_temporary(fd, path, directory)
         os.close(fd)
@@ -271,16 +262,15 @@ def _open_nameless(path: str, directory: int) -> int:
             return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, MODE, dir_fd=directory)
         except OSError as error:
             # The file system has none (EISDIR, ENOENT: a kernel that does not know them).
-            unknown = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
-            if error.errno not in unknown:
+            if error.errno not in {*file_lock.UNKNOWN, errno.EISDIR, errno.ENOENT}:
                 raise
     return open_temporary(path, directory)
 
 
 def open_temporary(path: str, directory: int) -> int:
-    """Create the named file that stands in for a nameless one on file systems without those.
+    """Create a named file where the file system has no nameless ones.
 
-    Its name has this process's pid, so one that is there already was left by a dead process.
+    Its name has this process's pid, so one that is there already was left by the dead.
     """
     temporary = _temporary_name(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -320,58 +310,25 @@ def _remove_temporary(fd: int, path: str, directory: int) -> None:
         return
 
 
-# -- locks ----------------------------------------------------------------------------------------
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _mark(fd: int) -> None:
-    if _SET_MARK is not None:
-        fcntl.fcntl(fd, _SET_MARK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-
-
-def _is_held(fd: int) -> bool:
-    """Return whether a service holds the file."""
-    if _GET_MARK is not None:
-        # Would a reader be refused? Only a writer's mark refuses one, and only who may write
-        # the file can set that.
-        asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-        answer = fcntl.fcntl(fd, _GET_MARK, asked)
-        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(fd, fcntl.LOCK_UN)
-    return False
-
-
 # -- looking --------------------------------------------------------------------------------------
 
 
 def _open_to_look(path: str) -> int | None:
+    directory = -1
     try:
         directory = _open_directory(path)
-    except errors.CannotCreateError:
-        return None  # no directory, so no file
-    try:
         fd = os.open(_name(path), os.O_RDONLY | _LOOK, dir_fd=directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        _refuse_special(error, path)
+        trust.refuse_special_file(error, _describe(path))
         message = f"cannot read the pid file {path}: {error.strerror}"
         raise errors.PermissionRefusedError(message) from error
     finally:
-        os.close(directory)
+        if directory >= 0:
+            os.close(directory)
     try:
-        _check_file(os.fstat(fd), path)
+        trust.check_plain_file(os.fstat(fd), _describe(path))
     except errors.UnsafePathError:
         os.close(fd)
         raise
@@ -384,7 +341,7 @@ def _open_holder(fd: int, pid: int) -> int | None:
         pidfd = children.open_pidfd(pid)
     except ProcessLookupError:
         return -1
-    if _has_open(pid, fd) and _is_held(fd) and _read_pid(fd) == pid:
+    if _has_open(pid, fd) and file_lock.is_held(fd) and _read_pid(fd) == pid:
         return pidfd
     if pidfd is not None:
         os.close(pidfd)
@@ -432,54 +389,12 @@ def _is_same_file(fd: int, other: os.stat_result) -> bool:
     return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
 
 
-# -- whom to trust --------------------------------------------------------------------------------
-
-
-def is_ours(status: os.stat_result) -> bool:
-    """Return whether this user or root owns it."""
-    return status.st_uid in (0, os.geteuid())
-
-
 def _open_directory(path: str) -> int:
-    """Return the directory of *path*, checked, for names to be used relative to it."""
-    directory = os.path.dirname(path) or "."
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _explain(error, f"cannot create the pid file {path}") from error
-    status = os.fstat(fd)
-    if is_ours(status) and not status.st_mode & stat.S_IWOTH:
-        return fd
-    os.close(fd)
-    why = "is world-writable" if is_ours(status) else f"belongs to uid {status.st_uid}"
-    message = f"cannot trust the pid file {path}: its directory {why}"
-    raise errors.UnsafePathError(message)
+    return trust.open_private_directory(os.path.dirname(path) or ".", _describe(path))
 
 
-def _check_file(status: os.stat_result, path: str) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        why = "it is not a regular file"
-    elif not is_ours(status):
-        why = f"it belongs to uid {status.st_uid}"
-    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        why = "others than its owner may write it"
-    else:
-        return
-    message = f"cannot trust the pid file {path}: {why}"
-    raise errors.UnsafePathError(message)
-
-
-def _refuse_special(error: OSError, path: str) -> None:
-    """Raise if opening failed for what the file is: a link, a directory, a socket."""
-    # FreeBSD says EMLINK where others say ELOOP.
-    if error.errno in (errno.ELOOP, errno.EMLINK):
-        why = "it is a symbolic link"
-    elif error.errno in (errno.EISDIR, errno.ENXIO):
-        why = "it is not a regular file"
-    else:
-        return
-    message = f"cannot trust the pid file {path}: {why}"
-    raise errors.UnsafePathError(message) from error
+def _describe(path: str) -> str:
+    return f"the pid file {path}"
 
 
 def _explain(error: OSError, attempted: str) -> errors.ForkfirstError:

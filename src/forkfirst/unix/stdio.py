@@ -40,7 +40,7 @@ def hold_standard_descriptors() -> None:
                 raise
             # The lowest free number: the ones below were found, or made, open.
             opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.set_inheritable(opened, True)
+            os.set_inheritable(opened, True)  # noqa: FBT003 - the call has no name for it
 
 
 def flush_standard_streams() -> None:
@@ -86,7 +86,7 @@ def redirect(stdin: int, stdout: int, stderr: int) -> None:
             if source == target:
                 # dup2(n, n) does nothing, not even clear close-on-exec: a /dev/null that was
                 # opened as descriptor 0 would be missing in every command the service runs.
-                os.set_inheritable(target, True)
+                os.set_inheritable(target, True)  # noqa: FBT003 - the call has no name for it
             else:
                 _duplicate(source, target)
     finally:
