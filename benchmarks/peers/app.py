@@ -35,7 +35,7 @@ async def serve(port: int, ready_descriptor: int = -1) -> None:
 
 async def main(context: Any) -> None:
     """Serve as forkfirst has it: on a listener that is there already."""
-    server = await asyncio.start_server(answer, sock=context.listeners["web"])
+    server = await asyncio.start_server(answer, sock=context.listener("web"))
     context.ready()
     await server.serve_forever()
 
