@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from forkfirst.guard.hazard import Hazard
-from forkfirst.guard.verdict import read_record_locks
+from forkfirst.guard.verdict import read_record_locks, read_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def find_descriptor_hazards(*, thorough: bool, owned: Mapping[int, str]) -> list
 def read_links() -> Iterator[tuple[int, str]]:
     """Yield each open descriptor with what /proc says it is open on; nothing without a /proc."""
     try:
-        names = os.listdir("/proc/self/fd")
+        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - no pathlib before the fork
     except OSError:
         return
     for name in names:
         try:
-            yield int(name), os.readlink(f"/proc/self/fd/{name}")
+            yield int(name), os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115 - as above
         except OSError:
             continue  # closed by another thread, or the descriptor of the listing itself
 
@@ -76,11 +76,7 @@ def count_registrations(descriptor: int) -> int:
 
     Source: proc_pid_fdinfo(5), the lines that begin with "tfd:".
     """
-    try:
-        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as lines:
-            return sum(line.startswith(b"tfd:") for line in lines)
-    except OSError:
-        return 0
+    return read_whole(f"/proc/self/fdinfo/{descriptor}").count(b"\ntfd:")
 
 
 def _judge_epoll(descriptor: int, owner: str) -> list[Hazard]:
@@ -203,7 +199,7 @@ def _find_events(links: Mapping[int, str]) -> list[Hazard]:
 
 def _find_connections(links: Mapping[int, str]) -> list[Hazard]:
     """Find connected sockets; whether one carries TLS cannot be seen without walking the heap."""
-    import socket
+    import socket  # noqa: PLC0415 - only for a thorough look
 
     found = []
     for descriptor, link in links.items():

@@ -120,9 +120,11 @@ def describe_source(hazard: Hazard) -> str:
     if hazard.origin is None:
         return hazard.detail
     text = hazard.origin.describe()
-    if hazard.detail:
+    if hazard.kind == "idle-loop" and hazard.origin.call:
         return f"{hazard.detail}: {text}"
-    return f"started while {text}" if hazard.origin.module else f"started by {text}"
+    verb = "started" if "thread" in hazard.kind or "process" in hazard.kind else "made"
+    made = f"{verb} while {text}" if hazard.origin.module else f"{verb} by {text}"
+    return f"{hazard.detail}, {made}" if hazard.detail else made
 
 
 def describe_hazards(hazards: Iterable[Hazard], *, service: str = "") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from forkfirst.guard.descriptors import count_registrations
 from forkfirst.guard.hazard import Hazard
 
 TYPE_CHECKING = False
@@ -93,8 +94,6 @@ def _find_idle() -> list[Hazard]:
 
 
 def _idle(detail: str, descriptor: int) -> Hazard:
-    from forkfirst.guard.descriptors import count_registrations
-
     if descriptor >= 0:
         count = count_registrations(descriptor)
         plural = "" if count == 1 else "s"

@@ -6,6 +6,7 @@ import os
 import sys
 
 from forkfirst.guard.hazard import Hazard
+from forkfirst.guard.verdict import read_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,11 +122,11 @@ def _find_children(*, known: dict[int, str]) -> list[Hazard]:
     """Find other children, if the kernel tells (CONFIG_PROC_CHILDREN)."""
     pids: list[int] = []
     try:
-        for task in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{task}/children", "rb") as text:
-                pids += [int(pid) for pid in text.read().split()]
+        tasks = os.listdir("/proc/self/task")  # noqa: PTH208 - no pathlib before the fork
     except OSError:
-        pass  # a thread that just ended, or a kernel without the file
+        return []
+    for task in tasks:  # a child belongs to the thread that started it
+        pids += [int(pid) for pid in read_whole(f"/proc/self/task/{task}/children").split()]
     return [
         Hazard(
             kind="child-process",
@@ -140,7 +141,7 @@ def _find_children(*, known: dict[int, str]) -> list[Hazard]:
 
 
 def _find_timers() -> list[Hazard]:
-    import signal
+    import signal  # noqa: PLC0415 - only for a thorough look
 
     return [
         Hazard(

@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from bisect import bisect_right
 
+from forkfirst.guard.verdict import read_whole
 from forkfirst.values import Value
 
 _WORD = struct.calcsize("P")
@@ -82,31 +82,25 @@ class _Mapping(Value):
 def _read_maps() -> list[_Mapping]:
     """Return the memory mappings in the order of their addresses."""
     found = []
-    try:
-        with open("/proc/self/maps", "rb") as lines:
-            for line in lines:
-                fields = line.decode(errors="replace").rstrip("\n").split(maxsplit=5)
-                low, _, high = fields[0].partition("-")
-                found.append(
-                    _Mapping(
-                        low=int(low, 16),
-                        high=int(high, 16),
-                        executable="x" in fields[1],
-                        path=fields[5] if len(fields) > 5 else "",  # noqa: PLR2004 - the sixth
-                    )
-                )
-    except OSError:
-        return []
+    for line in read_whole("/proc/self/maps").decode(errors="replace").splitlines():
+        span, rights, _, _, _, *path = line.split(maxsplit=5)
+        low, _, high = span.partition("-")
+        found.append(
+            _Mapping(
+                low=int(low, 16),
+                high=int(high, 16),
+                executable="x" in rights,
+                path=path[0] if path else "",
+            )
+        )
     return found
 
 
 def _read_stack(tid: int, maps: list[_Mapping], memory: int) -> Stack | None:
-    try:
-        with open(f"/proc/self/task/{tid}/syscall", "rb") as file:
-            fields = file.read().split()
-    except OSError:
-        return None  # the thread ended, or this kernel does not tell
-    if len(fields) < 2 or fields[0] == b"running":  # noqa: PLR2004 - "running" stands alone
+    from bisect import bisect_right  # noqa: PLC0415 - only for a thread that was found
+
+    fields = read_whole(f"/proc/self/task/{tid}/syscall").split()
+    if len(fields) < 2:  # noqa: PLR2004 - "running" stands alone; or the thread has ended
         return None
     pointer = int(fields[-2], 16)
     lows = [mapping.low for mapping in maps]
@@ -123,6 +117,8 @@ def _read_stack(tid: int, maps: list[_Mapping], memory: int) -> Stack | None:
 
 
 def _read_libraries(content: bytes, maps: list[_Mapping], lows: list[int]) -> tuple[str, ...]:
+    from bisect import bisect_right  # noqa: PLC0415 - only for a thread that was found
+
     code = [mapping for mapping in maps if mapping.executable and mapping.path.startswith("/")]
     if not code:
         return ()

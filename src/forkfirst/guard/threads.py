@@ -13,7 +13,7 @@ from _thread import _count, get_native_id
 
 from forkfirst.guard.hazard import Hazard
 from forkfirst.guard.stacks import Stack, is_interpreter, read_stacks
-from forkfirst.guard.verdict import count_threads
+from forkfirst.guard.verdict import count_threads, read_whole
 from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
@@ -97,9 +97,10 @@ def read_threads() -> list[Thread]:
     """Return the other threads of this process, with all that can be seen of them."""
     own = get_native_id()
     try:
-        tids = tuple(tid for tid in map(int, os.listdir("/proc/self/task")) if tid != own)
+        names = os.listdir("/proc/self/task")  # noqa: PTH208 - no pathlib before the fork
     except OSError:
         return _read_python_threads()
+    tids = tuple(tid for tid in map(int, names) if tid != own)
     module = sys.modules.get("threading")
     active = list(getattr(module, "_active", {}).values())
     by_tid = {getattr(thread, "native_id", None): thread for thread in active}
@@ -150,11 +151,7 @@ def _read_python_threads() -> list[Thread]:
 
 
 def _read_comm(tid: int) -> str:
-    try:
-        with open(f"/proc/self/task/{tid}/comm", "rb") as file:
-            return file.read().decode(errors="replace").rstrip("\n")
-    except OSError:
-        return ""
+    return read_whole(f"/proc/self/task/{tid}/comm").decode(errors="replace").rstrip("\n")
 
 
 def _survivor(thread: Thread) -> str:
@@ -241,7 +238,7 @@ def _make_hazard(kind: str, detail: str, group: list[Thread]) -> Hazard:
         subject = "fork from a thread that is not the main one"
     else:
         sort = "Python" if group[0].known else "native"
-        times = f" ×{count}" if count > 1 else ""  # noqa: RUF001 - the sign for "times" it is
+        times = f" ×{count}" if count > 1 else ""
         subject = f"{count} {sort} thread{'' if count == 1 else 's'}: {name}{times}"
     harmless = kind == "self-healing"
     fatal = kind in {"runtime-threads", "watchdog-thread"}

@@ -50,7 +50,12 @@ def find_hazards(
     """
     if not (glance() or thorough):
         return ()
-    from forkfirst.guard import descriptors, loops, processes, threads
+    from forkfirst.guard import (  # noqa: PLC0415 - only when there is something to say
+        descriptors,
+        loops,
+        processes,
+        threads,
+    )
 
     found = [
         *threads.find_thread_hazards(grace=grace),
@@ -79,7 +84,7 @@ def judge(
         thorough: See `find_hazards`.
         watch: See `find_hazards`.
     """
-    from forkfirst.guard.hazard import weigh
+    from forkfirst.guard.hazard import weigh  # noqa: PLC0415 - not needed by a fork that is fine
 
     return weigh(find_hazards(thorough=thorough, watch=watch), allowed or {})
 
@@ -96,7 +101,10 @@ def assert_fork_safe(allowed: Mapping[str, str] | None = None, *, service: str =
     hazards = find_hazards()
     if not hazards:
         return
-    from forkfirst.guard.hazard import describe_hazards, weigh
+    from forkfirst.guard.hazard import (  # noqa: PLC0415 - only when there is something to say
+        describe_hazards,
+        weigh,
+    )
 
     refusing = weigh(hazards, allowed or {}).refusing
     if refusing:
@@ -123,7 +131,7 @@ def count_threads() -> int:
     Source: proc_pid_task(5): the directory has one entry a thread, hence that many links.
     """
     try:
-        return os.stat("/proc/self/task").st_nlink - 2  # 1.2 µs; listing it costs twice that
+        return os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - 1.2 µs
     except OSError:
         return len(sys._current_frames())  # noqa: SLF001 - documented, though named so
 
@@ -162,7 +170,7 @@ def _glance_at_descriptors() -> str:
     only descriptors without a type, and unusual devices, are asked for their names.
     """
     try:
-        names = os.listdir("/proc/self/fd")
+        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - no pathlib before the fork
     except OSError:
         return ""  # no /proc: an epoll has not been invented there, a kqueue is not inherited
     fstat = os.fstat
@@ -193,7 +201,7 @@ def holds_record_lock() -> bool:
 
 def read_record_locks() -> list[bytes]:
     """Return the lines of /proc/locks that are POSIX record locks of this process."""
-    text = _read_whole("/proc/locks")
+    text = read_whole("/proc/locks")
     if b" POSIX " not in text:
         return []
     own = b"%d" % os.getpid()
@@ -204,7 +212,8 @@ def read_record_locks() -> list[bytes]:
     ]
 
 
-def _read_whole(path: str) -> bytes:
+def read_whole(path: str) -> bytes:
+    """Return all of a file of /proc; empty if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -222,6 +231,6 @@ def _read_whole(path: str) -> bytes:
 
 def _read_link(name: str) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{name}")
+        return os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115 - no pathlib before the fork
     except OSError:
         return ""
