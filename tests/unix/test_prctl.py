@@ -150,7 +150,7 @@ def test_elsewhere_every_call_says_that_only_linux_has_it() -> None:
 
 @linux_only
 def test_importing_the_module_does_not_import_ctypes() -> None:
-    """It is on the way of every start, and ctypes would cost 3 ms there."""
+    """It is on the way of every start, and ctypes would cost 1.5 ms there."""
     assert run_child(f"{START}\nprint(json.dumps('ctypes' in sys.modules))") is False
 
 
