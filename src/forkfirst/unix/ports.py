@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LISTENING = "0A"  # TCP_LISTEN of <net/tcp_states.h>, as /proc/net/tcp writes it
 _ACCEPTING = 0x10000  # __SO_ACCEPTCON of <linux/net.h>, as /proc/net/unix writes it
+_UNCONNECTED = "01"  # SS_UNCONNECTED of <linux/net.h>, in the same file: listening, or only bound
 _FIRST_FREE_PORT = 1024  # where the kernel does not say otherwise
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV, errno.ENXIO)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -80,8 +81,11 @@ def find_holder(kind: str, port: int, *, host: str = "") -> Holder | None:
 def find_path_holder(path: str, *, accepting: bool | None = None) -> Holder | None:
     """Return who holds a unix socket bound to *path* (`@name` if abstract).
 
-    *accepting* narrows it to sockets that listen (True) or do not (False). The path is compared as
+    *accepting* narrows it to sockets that listen (True) or do not (False). Connections do not
+    count, though the kernel lists them under the path of their listener. The path is compared as
     the text that was bound, so an equal text of another mount namespace is found as well.
+
+    Source: net/unix/af_unix.c, unix_seq_show, for the fields of /proc/net/unix.
     """
     for text, inode, flags in _list_unix():
         if text == path and accepting in {None, bool(flags & _ACCEPTING)}:
@@ -182,10 +186,11 @@ def _list_ports(kind: str, port: int) -> Iterator[tuple[str, str, int]]:
 
 
 def _list_unix() -> Iterator[tuple[str, str, int]]:
-    """Yield path, inode and flags of each bound unix socket."""
+    """Yield path, inode and flags of each unix socket that is bound and not a connection."""
     for line in _read_lines("/proc/net/unix"):
         fields = line.split(None, 7)
-        if len(fields) > 7:  # noqa: PLR2004 - a socket without a path has seven fields
+        # A socket without a path has seven fields.
+        if len(fields) > 7 and fields[5] == _UNCONNECTED:  # noqa: PLR2004
             yield fields[7], fields[6], int(fields[3], 16)
 
 

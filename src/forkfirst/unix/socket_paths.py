@@ -23,6 +23,7 @@ import socket
 import stat
 
 from forkfirst.errors import AddressInUseError, CannotCreateError, PermissionRefusedError
+from forkfirst.unix.socket_facts import escape
 
 LARGEST_BACKLOG = 65535
 """More than any usual limit: listen(2) lowers it to net.core.somaxconn, so that limit is used."""
@@ -56,7 +57,7 @@ def open_unix(  # noqa: PLR0913 - the options of a path
 
     Source: unix(7), flock(2).
     """
-    address = f"{kind}:{path}"
+    address = f"{kind}:{escape(path)}"
     try:
         lock = _lock(path)
     except OSError as error:
