@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 
 from forkfirst.runtime import ending, target
 from forkfirst.runtime.pulse import PulsingSelector
@@ -13,18 +14,16 @@ from forkfirst.runtime.stopping import STOP_SIGNALS, Stopping
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVarTuple
 
     from forkfirst.runtime.context import Context
 
-    Base = asyncio.SelectorEventLoop
-else:
-    Base = object
+    Arguments = TypeVarTuple("Arguments")
 
 _KEEPS_SOCKETS = sys.version_info >= (3, 13)  # or rather has a reason to: `cleanup_socket` is new
 
 
-class ServiceLoop(Base):
+class ServiceLoop(asyncio.AbstractEventLoop):
     """What a service's loop does otherwise: mixed into asyncio's loop, and into uvloop's.
 
     SIGTERM and SIGINT belong to the service. A program's own handler for them (hypercorn and
@@ -52,7 +51,9 @@ class ServiceLoop(Base):
             super().add_signal_handler(number, self._on_turn, int(number))
         stopping.install()
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*Arguments], object], *args: *Arguments
+    ) -> None:
         """Add a handler; for a stop signal, beside the service's own."""
         if sig in STOP_SIGNALS:
             self._own_handlers[sig] = lambda: callback(*args)
@@ -108,16 +109,17 @@ def run_on(
     stopping = Stopping(context)
     try:
         with asyncio.Runner(loop_factory=make_loop) as runner:
-            loop = runner.get_loop()
-            assert isinstance(loop, ServiceLoop)
+            loop: Any = runner.get_loop()  # a ServiceLoop
             loop.watch(stopping)
             context.describe_tasks = lambda: _describe_tasks(loop)
-            runner.run(_drive(main, context, stopping, end))
-    except BaseException as error:  # noqa: BLE001 - sys.exit in another task than main's
+            try:
+                runner.run(_drive(main, context, stopping, end))
+            except BaseException as error:  # noqa: BLE001 - sys.exit in another task than main's
+                end.raised(error)  # before the runner cancels main: that is then no failure
+    except BaseException as error:  # noqa: BLE001 - the same, while the runner cleans up
         end.raised(error)
     finally:
         stopping.detach()
-        context.close()
     return end.status
 
 
@@ -125,14 +127,11 @@ async def _drive(
     main: Callable[..., object], context: Context, stopping: Stopping, end: ending.Ending
 ) -> None:
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
+    task: Any = asyncio.current_task()  # this one: never None
 
     def cancel() -> None:
-        try:
+        with suppress(RuntimeError):  # the loop is closed: it has ended meanwhile
             loop.call_soon_threadsafe(task.cancel)
-        except RuntimeError:
-            pass  # the loop is closed: it has ended meanwhile
 
     def after_first_step() -> None:
         if not end.has_ended:
@@ -144,7 +143,7 @@ async def _drive(
             loop.call_soon(after_first_step)  # runs in the loop's next turn
         result = target.call(main, context)
         if hasattr(result, "__await__"):
-            result = await result  # type: ignore[misc]
+            result = await result
         end.returned(result)
     except BaseException as error:  # noqa: BLE001 - each end of a program is a status
         end.raised(error)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from _thread import allocate_lock
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from forkfirst import errors
 from forkfirst.runtime.pulse import Pulse
@@ -67,7 +67,7 @@ class Context:
         self._wakers: list[Callable[[], None]] = []
         self._pipe: tuple[int, int] | None = None
 
-    # -- for the program ---------------------------------------------------------------------------
+    # -- for the program -----------------------------------------------------------------------
 
     @property
     def listeners(self) -> Mapping[str, tuple[socket.socket, ...]]:
@@ -159,7 +159,12 @@ class Context:
                     _drain(receiver)  # another signal's byte
         return self._stopping
 
-    # -- for the runtimes ---------------------------------------------------------------------------
+    # -- for the runtimes ----------------------------------------------------------------------
+
+    @property
+    def descriptors(self) -> tuple[tuple[str, int], ...]:
+        """The listeners as they came: names and descriptors."""
+        return self._descriptors
 
     @property
     def is_cooperative(self) -> bool:
@@ -179,14 +184,11 @@ class Context:
             for wake in tuple(self._wakers):
                 wake()
 
-    def close(self) -> None:
-        """Close what waiting took. The listeners stay: they are the service's, not the program's."""
-        pipe, self._pipe = self._pipe, None
-        for fd in pipe or ():
-            os.close(fd)
-
     def _open_wakeup(self) -> tuple[int, int]:
-        """Return the pipe that wakes `wait_stopping_blocking`, made when first asked for."""
+        """Return the pipe that wakes `wait_stopping_blocking`, made when first asked for.
+
+        Nobody closes it: a thread may still be waiting on it when main has ended.
+        """
         with self._making:
             if self._pipe is None:
                 self._pipe = _open_pipe()
@@ -199,10 +201,8 @@ class Context:
         token = trio.lowlevel.current_trio_token()
 
         def wake() -> None:
-            try:
+            with suppress(trio.RunFinishedError):
                 token.run_sync_soon(event.set)
-            except trio.RunFinishedError:
-                pass
 
         self._wakers.append(wake)
         try:
@@ -218,10 +218,8 @@ class Context:
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
-            try:
+            with suppress(RuntimeError):  # that loop is closed
                 loop.call_soon_threadsafe(event.set)
-            except RuntimeError:  # that loop is closed
-                pass
 
         self._wakers.append(wake)
         try:
@@ -240,7 +238,9 @@ def _make_sockets(
 
     found: dict[str, tuple[socket.socket, ...]] = {}
     for name, fd in descriptors:
-        found[name] = (*found.get(name, ()), socket.socket(fileno=fd))
+        one = socket.socket(fileno=fd)
+        one.setblocking(os.get_blocking(fd))  # the object believes that it blocks, unless told
+        found[name] = (*found.get(name, ()), one)
     return found
 
 
@@ -272,14 +272,10 @@ def _woken_by_signals(sender: int) -> Iterator[None]:
 
 
 def _nudge(sender: int) -> None:
-    try:
+    with suppress(BlockingIOError):  # full: whoever waits is awake anyway
         os.write(sender, b"\0")
-    except BlockingIOError:
-        pass  # full: whoever waits is awake anyway
 
 
 def _drain(receiver: int) -> None:
-    try:
+    with suppress(BlockingIOError):  # another thread was faster
         os.read(receiver, 4096)
-    except BlockingIOError:
-        pass  # another thread was faster

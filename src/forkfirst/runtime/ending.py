@@ -2,7 +2,8 @@
 
 | the program | status |
 |---|---|
-| returned, or was ended by the stop that it was asked for | 0; a returned whole number is the status |
+| returned | 0, or the number that it returned |
+| was ended by the stop that it was asked for | 0 |
 | called `sys.exit(n)` | n |
 | raised, before it was ready | 70, and the traceback |
 | raised, when it was ready | 1, and the traceback |
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 FAILED_BEFORE_READY = 70
 FAILED = 1
-_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - 5 ms less
 _IMPORT_FRAMES = "<frozen importlib"
 
 
@@ -36,13 +37,12 @@ class Ending:
 
     def returned(self, result: object) -> None:
         """Note that main returned *result*; as for a console script, a number is the status."""
-        self.has_ended = True
         if isinstance(result, int):
             self._note(int(result) & 0xFF)
+        self._finish()
 
     def raised(self, error: BaseException) -> None:
         """Note that main ended by *error*, and print its traceback if it is a failure."""
-        self.has_ended = True
         error = unwrap(error)
         if isinstance(error, SystemExit):
             self._note(status_of_exit(error.code))
@@ -50,9 +50,14 @@ class Ending:
             print_error(error)
             self._note(FAILED if self._context.is_ready else FAILED_BEFORE_READY)
         # Else the stop itself: a cancellation of asyncio or trio, or KeyboardInterrupt. No failure.
+        self._finish()
 
     def _note(self, status: int) -> None:
         self.status = self.status or status
+
+    def _finish(self) -> None:
+        self.has_ended = True
+        self._context.begin_stopping()  # or its tasks and threads would wait for that for ever
 
 
 def unwrap(error: BaseException) -> BaseException:

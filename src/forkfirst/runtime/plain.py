@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from forkfirst import errors
@@ -29,17 +30,20 @@ def run(main: Callable[..., object], context: Context) -> int:
     end = ending.Ending(context)
     stopping = Stopping(context)
     stopping.install()
+    for _, fd in context.descriptors:
+        os.set_blocking(fd, True)  # what a plain function expects of accept
     try:
-        stopping.attach(_interrupt, needs_main_thread=True)
-        if not target.wants_context(main):
-            context.ready()
-        end.returned(_refuse_coroutine(target.call(main, context)))
+        try:
+            stopping.attach(_interrupt, needs_main_thread=True)
+            if not target.wants_context(main):
+                context.ready()
+            end.returned(_refuse_coroutine(target.call(main, context)))
+        finally:
+            stopping.detach()  # inside: a stop that is raised just here must not escape either
     except BaseException as error:  # noqa: BLE001 - each end of a program is a status
-        stopping.detach()
         end.raised(error)
     finally:
         stopping.detach()
-        context.close()
     return end.status
 
 

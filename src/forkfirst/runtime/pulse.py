@@ -1,8 +1,9 @@
 """Whether the runtime turns, and if not, for how long it has not: without a single wake-up.
 
-A loop that waits for its descriptors does nothing, and that is health. A loop that left its wait and
-has not come back runs one callback that does not end: it is stuck. So the moment of leaving is noted
-at every turn, and the control thread subtracts. No timer, no beat: an idle service stays idle.
+A loop that waits for its descriptors does nothing, and that is health. A loop that left its wait
+and has not come back runs one callback that does not end: it is stuck. So the moment of leaving is
+noted at every turn, and the control thread subtracts. No timer, no beat: an idle service stays
+idle.
 """
 
 from __future__ import annotations

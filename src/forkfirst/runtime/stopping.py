@@ -53,6 +53,7 @@ class Stopping:
         self._needs_main_thread = False
         self._cancel_wanted = False
         self._nudged = False
+        self._begun = False
         self._hurried = False
         self._ends_at = float("inf")
         self._running = _make_held_lock()
@@ -91,12 +92,13 @@ class Stopping:
         if self._nudged:  # not a signal from outside: the watch wants the main thread to cancel
             self._nudged = False
             self._cancel_once()
-        elif not self._context.stopping:
+        elif not self._begun:
             self._begin(cooperative=handled or self._context.is_cooperative)
         elif not self._hurried:
             self._hurry(signal.Signals(number).name)
 
     def _begin(self, *, cooperative: bool) -> None:
+        self._begun = True
         grace = self._context.grace_seconds
         self._end_within(grace + CLEAN_UP_SECONDS)
         self._start_watch(grace, f"the grace period of {grace:g} s ran out")

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH109, PTH110, PTH112, PTH113, PTH118, PTH123, PTH208 - no pathlib before a fork
 """From the text that names a program to the function that is it.
 
 `package.module:name` or `path/to/file.py:name`; the name is `main` if it is left out, and may have
@@ -10,13 +11,13 @@ from __future__ import annotations
 import os
 import sys
 
+from forkfirst import errors
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
     from typing import Any
-
-from forkfirst import errors
 
 DEFAULT_NAME = "main"
 _COROUTINE = 0x80  # inspect.CO_COROUTINE; to import inspect would cost 5 ms
@@ -68,7 +69,8 @@ def load(text: str, directory: str | None = None) -> Callable[..., object]:
     """Import what *text* names and return it.
 
     *directory*, the current one if None, is where its module or its file is looked for first. It,
-    or the file's own, comes first on `sys.path`, as for `python -m` and `python file.py`. A file is registered in `sys.modules` under its name without `.py`.
+    or the file's own, comes first on `sys.path`, as for `python -m` and `python file.py`. A file
+    is registered in `sys.modules` under its name without `.py`.
 
     Raises:
         TargetError: The module, the file or the name is not there, or cannot be called.
@@ -221,7 +223,8 @@ def _check_file(path: str, place: str) -> None:
     folder, base = os.path.split(path)
     message = f"there is no file {place}"
     if not os.path.isdir(folder):
-        raise errors.TargetError(f"{message}: there is no directory {folder}")
+        message = f"{message}: there is no directory {folder}"
+        raise errors.TargetError(message)
     there = [name for name in _list_folder(folder) if name.endswith(".py")]
     raise errors.TargetError(message, hint=_suggest(base, there, f"in {folder}"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import trio
 
@@ -51,7 +52,6 @@ def run(main: Callable[..., object], context: Context) -> int:
         end.raised(error)
     finally:
         stopping.detach()
-        context.close()
     return end.status
 
 
@@ -77,14 +77,14 @@ async def _drive(
             end.returned(result)
     except BaseException as error:  # noqa: BLE001 - each end of a program is a status
         end.raised(error)
-    end.has_ended = True
+    else:
+        if not end.has_ended:  # the scope took the cancellation: main ended by the stop
+            end.returned(None)
 
 
 def _run_sync_soon(token: trio.lowlevel.TrioToken, callback: Callable[[], object]) -> None:
-    try:
+    with suppress(trio.RunFinishedError):  # it has ended meanwhile
         token.run_sync_soon(callback)
-    except trio.RunFinishedError:
-        pass  # it has ended meanwhile
 
 
 def _describe_tasks(root: trio.lowlevel.Task | None) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from forkfirst.runtime.context import Context
 
 
-class _Loop(asyncio_.ServiceLoop, uvloop.Loop):
+class _Loop(asyncio_.ServiceLoop, uvloop.Loop):  # type: ignore[misc]  # its stubs differ from the library's in names
     pass
 
 
