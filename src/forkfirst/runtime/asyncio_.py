@@ -97,6 +97,9 @@ def run(main: Callable[..., object], context: Context) -> int:
     """Run *main* on asyncio until it ends or is stopped, and return the exit status.
 
     Call it in the main thread. Tracebacks go to stderr. See `ending` and `stopping` for the rest.
+
+    Raises:
+        TargetError: *main* cannot be called with the context alone.
     """
     return run_on(lambda: _Loop(PulsingSelector(context.pulse)), main, context)
 
@@ -105,6 +108,7 @@ def run_on(
     make_loop: Callable[[], ServiceLoop], main: Callable[..., object], context: Context
 ) -> int:
     """Run *main* on the loop that *make_loop* makes, as `run` does."""
+    target.wants_context(main)  # refused here it is a mistake, and later it would be a traceback
     end = ending.Ending(context)
     stopping = Stopping(context)
     try:

@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import stat
+import sys
 import time
 from contextlib import ExitStack
 
@@ -25,8 +26,21 @@ from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from forkfirst.runtime.context import Context
     from forkfirst.systemd.notify_receiver import Receiver
+
+    class Declared(Protocol):
+        """What of a service's declaration concerns a command."""
+
+        @property
+        def command(self) -> tuple[str, ...]: ...  # noqa: D102 - see plan.service
+        @property
+        def settle_seconds(self) -> float: ...  # noqa: D102
+        @property
+        def notify_fd(self) -> int: ...  # noqa: D102
+
 
 FIRST_LISTENER = 3
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -54,8 +68,8 @@ class Command(Value):
 
     Attributes:
         argv: The program and its arguments. The program is looked up on PATH.
-        notify_path: Where to listen for sd_notify messages (the command finds it in NOTIFY_SOCKET),
-            or "" not to. The directory must be nobody else's: whoever can write to it is believed.
+        notify_path: Where to listen for sd_notify messages, a path or an `@name`; the command finds
+            it in NOTIFY_SOCKET. "" does not listen.
         notify_fd: The descriptor to which the command writes a newline when it is ready (the
             protocol of s6), or None.
         settle_seconds: A command that has lived this long is ready, unless it said so earlier.
@@ -66,6 +80,23 @@ class Command(Value):
     notify_path: str = ""
     notify_fd: int | None = None
     settle_seconds: float | None = 1.0
+
+
+def make_main(service: Declared, *, notify_path: str | None = None) -> Command:
+    """Return what `run` wants for a declared *service*.
+
+    Without *notify_path* the command's messages are received at an abstract name of our own, which
+    leaves no file, where there are such names: on Linux.
+    """
+    if notify_path is None:
+        is_linux = sys.platform == "linux"
+        notify_path = f"@forkfirst-{os.getpid()}-{os.urandom(8).hex()}" if is_linux else ""
+    return Command(
+        argv=service.command,
+        notify_path=notify_path,
+        notify_fd=None if service.notify_fd < 0 else service.notify_fd,
+        settle_seconds=service.settle_seconds,
+    )
 
 
 def find_program(name: str) -> str:
@@ -185,6 +216,8 @@ class _Watch:
         for message in iter(self._receiver.receive, None):
             for fd in message.fds:
                 os.close(fd)
+            if not _is_of_our_session(message.pid):
+                continue  # anybody may write to an abstract name
             status = message.fields.get("STATUS", "")
             if message.fields.get("READY") == "1":
                 self._become_ready(status)
@@ -297,6 +330,15 @@ def _open_receiver(path: str) -> Receiver | None:
     from forkfirst.systemd import notify_receiver  # noqa: PLC0415 - only where it is asked for
 
     return notify_receiver.open_receiver(path)
+
+
+def _is_of_our_session(pid: int) -> bool:
+    if pid == 0:  # elsewhere the kernel tells nobody; on Linux it is in another pid namespace
+        return sys.platform != "linux"
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except OSError:
+        return False  # gone, or another user's
 
 
 def _owns_terminal() -> bool:

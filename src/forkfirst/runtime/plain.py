@@ -26,7 +26,11 @@ def run(main: Callable[..., object], context: Context) -> int:
     A main that does not take the context is ready when it is entered: nothing can be known about a
     function that only blocks. Call it in the main thread. Tracebacks go to stderr. See `ending` and
     `stopping` for the rest.
+
+    Raises:
+        TargetError: *main* cannot be called with the context alone, or returned a coroutine.
     """
+    wants_context = target.wants_context(main)
     end = ending.Ending(context)
     stopping = Stopping(context)
     stopping.install()
@@ -35,13 +39,16 @@ def run(main: Callable[..., object], context: Context) -> int:
     try:
         try:
             stopping.attach(_interrupt, needs_main_thread=True)
-            if not target.wants_context(main):
+            if not wants_context:
                 context.ready()
-            end.returned(_refuse_coroutine(target.call(main, context)))
+            result = target.call(main, context)
         finally:
             stopping.detach()  # inside: a stop that is raised just here must not escape either
     except BaseException as error:  # noqa: BLE001 - each end of a program is a status
         end.raised(error)
+    else:
+        _refuse_coroutine(result)
+        end.returned(result)
     finally:
         stopping.detach()
     return end.status
@@ -69,11 +76,10 @@ def _raise_stopped() -> None:
     raise Stopped
 
 
-def _refuse_coroutine(result: object) -> object:
+def _refuse_coroutine(result: object) -> None:
     if hasattr(result, "__await__"):
         close = getattr(result, "close", None)
         if close is not None:
             close()  # or Python would warn that it was never awaited
         message = "the program returned a coroutine, and there is no runtime to await it"
         raise errors.TargetError(message, hint="declare it with `async def`, or give --runtime")
-    return result

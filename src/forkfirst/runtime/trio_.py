@@ -40,7 +40,11 @@ def run(main: Callable[..., object], context: Context) -> int:
     Call it in the main thread. Tracebacks go to stderr. See `ending` and `stopping` for the rest.
     A program that receives SIGTERM itself (`trio.open_signal_receiver`) has taken the stop over:
     the context is not told, and the grace period is the manager's to keep.
+
+    Raises:
+        TargetError: *main* cannot be called with the context alone.
     """
+    target.wants_context(main)  # refused here it is a mistake, and later it would be a traceback
     end = ending.Ending(context)
     stopping = Stopping(context)
     stopping.install()  # first: trio takes SIGINT only where nobody has

@@ -25,6 +25,9 @@ def run(main: Callable[..., object], context: Context) -> int:
     """Run *main* on uvloop until it ends or is stopped, and return the exit status.
 
     Call it in the main thread. Tracebacks go to stderr. See `ending` and `stopping` for the rest.
+
+    Raises:
+        TargetError: *main* cannot be called with the context alone.
     """
 
     def make_loop() -> _Loop:
