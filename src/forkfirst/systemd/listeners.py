@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from forkfirst.systemd.activation import Passed
 
     DefaultT = TypeVar("DefaultT")
-    Kind = Literal[
-        "tcp", "udp", "unix", "unixgram", "seqpacket", "vsock", "connection", "other", "any"
-    ]
+    Kind = Literal["tcp", "udp", "unix", "unixgram", "seqpacket", "vsock", "connection", "any"]
 
 KINDS = ("tcp", "udp", "unix", "unixgram", "seqpacket", "vsock", "connection", "any")
 _MPTCP = 262  # IPPROTO_MPTCP, which the socket module has no name for before 3.14
