@@ -1,8 +1,8 @@
 """The smallest service: answers every connection, says when it is ready, stops when asked.
 
-    forkfirst start examples/hello.py:main --listen web=127.0.0.1:8000
-    curl http://127.0.0.1:8000/
-    forkfirst stop hello
+forkfirst start examples/hello.py:main --listen web=127.0.0.1:8000
+curl http://127.0.0.1:8000/
+forkfirst stop hello
 """
 
 from __future__ import annotations

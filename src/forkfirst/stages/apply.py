@@ -36,9 +36,13 @@ def apply_steps(chosen: Iterable[steps.Step], start: Start, table: Table) -> Non
     """
     for step in chosen:
         try:
-            table[type(step)](step, start)
-        except OSError as error:
-            raise refuse(step, error) from error
+            try:
+                table[type(step)](step, start)
+            except OSError as error:
+                raise refuse(step, error) from error
+        except errors.ForkfirstError as error:
+            error.args = (f'cannot start "{start.plan.service.name}": {error}',)
+            raise
 
 
 def refuse(step: steps.Step, error: OSError) -> errors.ForkfirstError:

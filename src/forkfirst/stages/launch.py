@@ -100,7 +100,6 @@ def await_ready(step: steps.AwaitReady, start: Start) -> None:
 
 def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
     assert start.report is not None  # noqa: S101 - OpenReport comes before Fork
-    name = start.plan.service.name
     deadline = time.monotonic() + step.seconds
     ended: Report | None = None
     while True:
@@ -109,7 +108,7 @@ def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
         except TimeoutError:
             return _too_slow(start, step.seconds)
         if report is None:  # every writer is gone, and none of them said READY
-            return _explain_end(name, ended, None)
+            return _explain_end(ended, None)
         match report.kind:
             case "born":
                 start.pid = int(report.fields["pid"])
@@ -118,22 +117,22 @@ def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
                 start.status = str(report.fields["status"])
                 return None
             case "refused":
-                return _refusal(name, report)
+                return _refusal(report)
             case "ended":
                 ended = report
             case _:
-                return _explain_end(name, ended, int(report.fields["raw"]))
+                return _explain_end(ended, int(report.fields["raw"]))
 
 
-def _refusal(name: str, report: Report) -> errors.ForkfirstError:
+def _refusal(report: Report) -> errors.ForkfirstError:
     failure = errors.ForkfirstError(
-        f'cannot start "{name}": {report.fields["message"]}', hint=str(report.fields["hint"])
+        str(report.fields["message"]), hint=str(report.fields["hint"])
     )
     failure.exit_status = int(report.fields["exit_status"])
     return failure
 
 
-def _explain_end(name: str, ended: Report | None, raw: int | None) -> errors.ForkfirstError:
+def _explain_end(ended: Report | None, raw: int | None) -> errors.ForkfirstError:
     """Say how the program ended before it was ready."""
     if ended is not None and ended.fields["how"] == "raised":
         what, status = "failed", errors.ProgramFailedError.exit_status
@@ -146,14 +145,14 @@ def _explain_end(name: str, ended: Report | None, raw: int | None) -> errors.For
         what = f"ended with status {status}"
         status = status or errors.ProgramFailedError.exit_status
     return errors.ProgramFailedError(
-        f'cannot start "{name}": the program {what} before it was ready', exit_status=status
+        f"the program {what} before it was ready", exit_status=status
     )
 
 
 def _too_slow(start: Start, seconds: float) -> errors.ForkfirstError:
     _show_where_it_hangs(start)
     return errors.StuckError(
-        f'cannot start "{start.plan.service.name}": not ready after {seconds:g} s',
+        f"not ready after {seconds:g} s",
         hint="give it more time with --ready-timeout, or see above where it waits",
     )
 
@@ -177,13 +176,10 @@ def _give_up(start: Start, number: int) -> errors.ForkfirstError:
     """Take the service down as it would be stopped: somebody pressed Ctrl-C while waiting."""
     if _signal_service(start, signal.SIGTERM):
         _wait_for_leader(start, start.plan.service.grace_seconds)
-    failure = errors.ProgramFailedError(
-        f'gave up starting "{start.plan.service.name}": {signal.Signals(number).name}; '
-        "the service was taken down",
+    return errors.ProgramFailedError(
+        f"given up on {signal.Signals(number).name}, and the service was taken down",
         exit_status=128 + number,
     )
-    failure.hint = ""
-    return failure
 
 
 # -- processes --------------------------------------------------------------------------------------
@@ -249,7 +245,7 @@ def _show_output(start: Start, failure: errors.ForkfirstError) -> None:
     if size <= 0:
         return
     begin = start.log_offset + max(0, size - _SHOWN)
-    with open(os.dup(start.log), "rb") as log:  # noqa: PTH123 - a descriptor, not a path
+    with open(start.plan.places.log, "rb") as log:  # noqa: PTH123 - no pathlib before the fork
         log.seek(begin)
         output = log.read(_SHOWN)
     os.write(2, output if output.endswith(b"\n") else output + b"\n")

@@ -50,7 +50,7 @@ def report_refusal(start: Start, error: errors.ForkfirstError) -> None:
         channel.send(
             start.report_to,
             "refused",
-            message=str(error),
+            message=str(error).removeprefix(f'cannot start "{start.plan.service.name}": '),
             hint=error.hint,
             exit_status=error.exit_status,
         )
