@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _LISTENING = "0A"  # TCP_LISTEN of <net/tcp_states.h>, as /proc/net/tcp writes it
 _ACCEPTING = 0x10000  # __SO_ACCEPTCON of <linux/net.h>, as /proc/net/unix writes it
 _UNCONNECTED = "01"  # SS_UNCONNECTED of <linux/net.h>, in the same file: listening, or only bound
+_DATAGRAM = "0002"  # SOCK_DGRAM, in the same file
 _FIRST_FREE_PORT = 1024  # where the kernel does not say otherwise
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV, errno.ENXIO)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -147,7 +148,7 @@ def read_first_free_port() -> int:
     Source: ip_unprivileged_port_start in ip(7).
     """
     try:
-        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "rb") as file:
             return int(file.read())
     except (OSError, ValueError):
         return _FIRST_FREE_PORT
@@ -186,11 +187,13 @@ def _list_ports(kind: str, port: int) -> Iterator[tuple[str, str, int]]:
 
 
 def _list_unix() -> Iterator[tuple[str, str, int]]:
-    """Yield path, inode and flags of each unix socket that is bound and not a connection."""
+    """Yield path, inode and flags of each unix socket that is bound, and no connection."""
     for line in _read_lines("/proc/net/unix"):
         fields = line.split(None, 7)
-        # A socket without a path has seven fields.
-        if len(fields) > 7 and fields[5] == _UNCONNECTED:  # noqa: PLR2004
+        if len(fields) <= 7:  # noqa: PLR2004 - a socket without a path has seven
+            continue
+        # To Linux, a datagram socket is connected as soon as anybody has connected to it.
+        if fields[5] == _UNCONNECTED or fields[4] == _DATAGRAM:
             yield fields[7], fields[6], int(fields[3], 16)
 
 
