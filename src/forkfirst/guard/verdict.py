@@ -164,7 +164,7 @@ def _sees_process(modules: Mapping[str, Any]) -> bool:
 
 
 def _glance_at_descriptors() -> str:
-    """Look at the type of each open descriptor, and at record locks if a file is open.
+    """Look at the type of each open descriptor, and at the locks of each open file.
 
     fstat(2) takes half the time of readlink(2) here, and an anonymous inode has no type bits: so
     only descriptors without a type, and unusual devices, are asked for their names.
@@ -174,7 +174,7 @@ def _glance_at_descriptors() -> str:
     except OSError:
         return ""  # no /proc: an epoll has not been invented there, a kqueue is not inherited
     fstat = os.fstat
-    file_is_open = False
+    files = []
     for name in names:
         try:
             status = fstat(int(name))
@@ -182,21 +182,24 @@ def _glance_at_descriptors() -> str:
             continue  # the descriptor of the listing itself
         kind = status.st_mode & _TYPE_MASK
         if kind == _REGULAR:
-            file_is_open = True
+            files.append(name)
         elif kind == 0:
             if _read_link(name) in _SUSPECT_LINKS:
                 return "descriptor"
         elif kind == _CHARACTER and os.major(status.st_rdev) not in _PLAIN_MAJORS:
             return "device"
-    return "record lock" if file_is_open and holds_record_lock() else ""
+    return "record lock" if any(map(_holds_record_lock, files)) else ""
 
 
-def holds_record_lock() -> bool:
-    """Return whether this process holds a POSIX record lock; they are not inherited by a child.
+def _holds_record_lock(name: str) -> bool:
+    """Return whether a POSIX record lock is held through a descriptor; no child inherits it.
 
-    Source: proc_locks(5), fcntl_locking(2).
+    Not by /proc/locks: to open that waits for every CPU to leave the kernel's list of locks, 0.2
+    to 17 ms (measured), where the descriptor's own file costs 8 µs.
+
+    Source: proc_pid_fdinfo(5), fcntl_locking(2).
     """
-    return any(True for _ in read_record_locks())
+    return b" POSIX " in read_whole(f"/proc/self/fdinfo/{name}")
 
 
 def read_record_locks() -> list[bytes]:
