@@ -59,22 +59,25 @@ def look_at(fd: int) -> SocketFacts:
     Source: getsockname(2), SO_ACCEPTCONN in socket(7).
     """
     inode = os.fstat(fd).st_ino
-    sock = socket.socket(fileno=fd)
+    endpoint = socket.socket(fileno=fd)
     try:
-        family, type_ = _FAMILIES.get(sock.family, "other"), _TYPE_NAMES.get(sock.type, "other")
-        name: Any = sock.getsockname()
+        family, type_ = (
+            _FAMILIES.get(endpoint.family, "other"),
+            _TYPE_NAMES.get(endpoint.type, "other"),
+        )
+        name: Any = endpoint.getsockname()
         return SocketFacts(
             family=family,
             type=type_,
-            listening=bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)),
-            connected=_has_peer(sock),
-            address=_describe_name(sock, family, type_, name),
+            listening=bool(endpoint.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)),
+            connected=_has_peer(endpoint),
+            address=_describe_name(endpoint, family, type_, name),
             port=name[1] if family in {"inet", "inet6", "vsock"} else None,
             path=_read_path(name) if family == "unix" else None,
             inode=inode,
         )
     finally:
-        sock.detach()  # the descriptor is the caller's
+        endpoint.detach()  # the descriptor is the caller's
 
 
 def address_text(fd: int) -> str:
@@ -151,12 +154,12 @@ def _describe_facts(facts: SocketFacts) -> str:
     return f"{article} {state}{facts.family} {facts.type} socket"
 
 
-def _describe_name(sock: socket.socket, family: str, type_: str, name: Any) -> str:
+def _describe_name(endpoint: socket.socket, family: str, type_: str, name: Any) -> str:
     if family in {"inet", "inet6"}:
         host, port = name[0], name[1]
         scope = None
         if family == "inet6":
-            if host == "::" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            if host == "::" and not endpoint.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
                 host = "*"
             scope = socket.if_indextoname(name[3]) if name[3] else None
         return describe_internet("udp" if type_ == "dgram" else "tcp", host, scope, port)
@@ -192,9 +195,9 @@ def escape(path: str) -> str:
     )
 
 
-def _has_peer(sock: socket.socket) -> bool:
+def _has_peer(endpoint: socket.socket) -> bool:
     try:
-        sock.getpeername()
+        endpoint.getpeername()
     except OSError:
         return False
     return True

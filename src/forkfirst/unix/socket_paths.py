@@ -117,25 +117,25 @@ def _open_locked(  # noqa: PLR0913, PLR0917 - open_unix, with the lock held
     owner: int | None,
     group: int | None,
 ) -> int:
-    with socket.socket(socket.AF_UNIX, TYPES[kind]) as sock:
+    with socket.socket(socket.AF_UNIX, TYPES[kind]) as endpoint:
         if mode is not None:
-            _restrict(sock, mode)
+            _restrict(endpoint, mode)
         try:
-            sock.bind(path)
+            endpoint.bind(path)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
             _remove_stale(address, path, kind, error)
-            sock.bind(path)
+            endpoint.bind(path)
         try:
             _set_permissions(path, mode, owner, group)
             if kind != "unixgram":
-                sock.listen(LARGEST_BACKLOG if backlog is None else backlog)
+                endpoint.listen(LARGEST_BACKLOG if backlog is None else backlog)
         except BaseException:
             os.unlink(path)
             raise
-        sock.setblocking(False)  # noqa: FBT003 - the name says what
-        return sock.detach()
+        endpoint.setblocking(False)  # noqa: FBT003 - the name says what
+        return endpoint.detach()
 
 
 def _remove_stale(address: str, path: str, kind: str, error: OSError) -> None:
@@ -175,14 +175,14 @@ def _is_served(path: str, kind: str) -> bool:
     return True
 
 
-def _restrict(sock: socket.socket, mode: int) -> None:
+def _restrict(endpoint: socket.socket, mode: int) -> None:
     """Let bind(2) make the path with at most *mode*: nobody finds it more open for a moment.
 
     Source: unix(7) does not say it, but Linux makes the path with the mode of the socket's own
     inode, less the umask. Elsewhere fchmod(2) of a socket fails, and the mode is only set after.
     """
     try:
-        os.fchmod(sock.fileno(), mode)
+        os.fchmod(endpoint.fileno(), mode)
     except OSError:
         return
 
@@ -207,7 +207,12 @@ def _set_permissions(path: str, mode: int | None, owner: int | None, group: int 
 
 def _apply_permissions(path: str, mode: int | None, owner: int | None, group: int | None) -> None:
     if owner is not None or group is not None:
-        os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
+        try:
+            os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
+        except PermissionError as error:
+            wanted = [f"uid {owner}"] * (owner is not None) + [f"gid {group}"] * (group is not None)
+            why = f"this user may not give it to {' and '.join(wanted)}"
+            raise PermissionError(error.errno, why) from error
     if mode is not None:
         os.chmod(path, mode)
 

@@ -131,9 +131,9 @@ def open_abstract(name: str, *, kind: str = "unix", backlog: int | None = None) 
     """
     address = f"{kind}:@{escape(name)}"
     try:
-        with socket.socket(socket.AF_UNIX, TYPES[kind]) as sock:
-            sock.bind(b"\0" + os.fsencode(name))
-            return _finish(sock, None if kind == "unixgram" else backlog or LARGEST_BACKLOG)
+        with socket.socket(socket.AF_UNIX, TYPES[kind]) as endpoint:
+            endpoint.bind(b"\0" + os.fsencode(name))
+            return _finish(endpoint, None if kind == "unixgram" else backlog or LARGEST_BACKLOG)
     except OSError as error:
         from forkfirst.unix import ports  # noqa: PLC0415 - only for a refusal
 
@@ -156,9 +156,9 @@ def open_vsock(cid: int | None, port: int, *, backlog: int | None = None) -> int
     any_number: int = _require("VMADDR_CID_ANY")  # 2**32 - 1, for ports as well
     address = f"vsock:{'*' if cid is None else cid}:{port}"
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.bind((any_number if cid is None else cid, port or any_number))
-            return _finish(sock, backlog or LARGEST_BACKLOG)
+        with socket.socket(family, socket.SOCK_STREAM) as endpoint:
+            endpoint.bind((any_number if cid is None else cid, port or any_number))
+            return _finish(endpoint, backlog or LARGEST_BACKLOG)
     except OSError as error:
         from forkfirst.unix import ports  # noqa: PLC0415 - only for a refusal
 
@@ -226,21 +226,21 @@ def _open_target(
 ) -> int:
     family, sockaddr, ipv6only = target
     type_ = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(family, type_) as sock:
+    with socket.socket(family, type_) as endpoint:
         for level, option, value in options:
-            sock.setsockopt(level, option, value)
+            endpoint.setsockopt(level, option, value)
         if family == socket.AF_INET6:  # said either way: net.ipv6.bindv6only changes the default
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6only)
-        sock.bind(sockaddr)
-        return _finish(sock, (backlog or LARGEST_BACKLOG) if kind == "tcp" else None)
+            endpoint.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6only)
+        endpoint.bind(sockaddr)
+        return _finish(endpoint, (backlog or LARGEST_BACKLOG) if kind == "tcp" else None)
 
 
-def _finish(sock: socket.socket, backlog: int | None) -> int:
-    """Return the descriptor of *sock*, which listens if there is a *backlog*."""
+def _finish(endpoint: socket.socket, backlog: int | None) -> int:
+    """Return the descriptor of *endpoint*, which listens if there is a *backlog*."""
     if backlog is not None:
-        sock.listen(backlog)
-    sock.setblocking(False)  # noqa: FBT003 - the name says what
-    return sock.detach()
+        endpoint.listen(backlog)
+    endpoint.setblocking(False)  # noqa: FBT003 - the name says what
+    return endpoint.detach()
 
 
 def _list_shared_options(
