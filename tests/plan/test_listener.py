@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -402,3 +404,24 @@ def test_an_address_error_is_a_configuration_error_and_a_value_error() -> None:
         parse_listener("?")
     with pytest.raises(ValueError, match="not an address"):
         parse_listener("?")
+
+
+# -- the reference page ---------------------------------------------------------------------------
+
+
+def _read_forms() -> list[tuple[str, str]]:
+    """Return each address that the page shows, with how it says that it is printed."""
+    page = Path(__file__).parents[2] / "docs" / "reference" / "addresses.md"
+    table = page.read_text("utf-8").split("## Forms")[1].split("\n\n")[1]
+    forms = []
+    for row in table.split("\n")[2:]:
+        written, _, printed = row.strip("| ").split(" | ")
+        for text in re.findall("`([^`…]+)`", written):
+            forms += [(text, printed.strip("`") if printed.startswith("`") else text)]
+    return forms
+
+
+@pytest.mark.parametrize(("text", "printed"), _read_forms())
+def test_the_reference_page_is_true(text: str, printed: str) -> None:
+    """A form that is documented and refused costs somebody an evening."""
+    assert str(parse_listener(text)) == printed
