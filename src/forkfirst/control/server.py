@@ -146,7 +146,8 @@ class Server:
         Raises:
             RuntimeError: The thread cannot be started, or was started before.
         """
-        import threading  # noqa: PLC0415 - after the fork only, and asyncio has it
+        import signal  # noqa: PLC0415 - after the fork only, and asyncio has both
+        import threading  # noqa: PLC0415
 
         if self._thread is not None:
             message = "a control server starts once"
@@ -155,9 +156,11 @@ class Server:
         self._keep_spares()
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         usual = threading.stack_size(_STACK_BYTES)
+        mask = _block_signals()  # which a thread inherits
         try:
             self._thread.start()
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             threading.stack_size(usual)
         os.register_at_fork(after_in_child=self._close_in_child)
 
@@ -181,7 +184,6 @@ class Server:
         return True
 
     def _run(self) -> None:
-        _block_signals()
         while not self._stopping:
             self.run_once(None)
         self._close()
@@ -334,6 +336,7 @@ class Server:
             self._hang_up(caller)
 
     def _answer(self, line: bytearray) -> bytes:
+        self._close_spares()  # until the end of this turn they are the answer's
         try:
             request = decode_request(line)
             answer = self._answers.get(request["ask"])
@@ -358,14 +361,15 @@ def _encode_error(text: str, **fields: bool) -> bytes:
         return _LAST_WORD
 
 
-def _block_signals() -> None:
-    """Leave all signals to the program's threads, those of a fault of this thread aside.
+def _block_signals() -> set[int]:
+    """Block all signals but those of a fault in this very thread, and return the mask before.
 
-    One that is delivered here would set a flag for the main thread without waking it.
+    For the thread to inherit: a signal that the kernel gave to it would set a flag for the main
+    thread without waking it.
 
     Source: pthread_sigmask(3), signal(7).
     """
-    import signal  # noqa: PLC0415 - in the thread, beside the program's own start
+    import signal  # noqa: PLC0415 - loaded by the caller
 
     faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
+    return signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
