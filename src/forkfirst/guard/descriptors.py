@@ -6,6 +6,7 @@ A descriptor is only looked at by name and by /proc; nothing is read from it or 
 from __future__ import annotations
 
 import os
+import sys
 
 from forkfirst.guard.hazard import Hazard
 from forkfirst.guard.verdict import read_record_locks, read_whole
@@ -47,7 +48,7 @@ def find_descriptor_hazards(*, thorough: bool, owned: Mapping[int, str]) -> list
     for descriptor, link in links.items():
         if link == "anon_inode:[eventpoll]":
             found += _judge_epoll(descriptor, owned.get(descriptor, ""))
-        elif link == "anon_inode:[io_uring]":
+        elif link == "anon_inode:[io_uring]" and not _are_of_unused_loops(links):
             found.append(_io_uring(descriptor))
         elif link.startswith("/dev/"):
             found += _judge_device(descriptor, link)
@@ -111,6 +112,22 @@ def _judge_epoll(descriptor: int, owner: str) -> list[Hazard]:
             remedy="create the loop inside main()",
         )
     ]
+
+
+def _are_of_unused_loops(links: Mapping[int, str]) -> bool:
+    """Return whether the rings belong to uvloops that never ran: libuv makes one with each epoll.
+
+    Such a loop has registered nothing, neither with the epoll nor with the ring, and survives.
+    """
+    if "uvloop" not in sys.modules:
+        return False
+    rings = [link for link in links.values() if link == "anon_inode:[io_uring]"]
+    empty = [
+        descriptor
+        for descriptor, link in links.items()
+        if link == "anon_inode:[eventpoll]" and count_registrations(descriptor) == 0
+    ]
+    return len(rings) <= len(empty)
 
 
 def _io_uring(descriptor: int) -> Hazard:

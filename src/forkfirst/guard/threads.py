@@ -38,6 +38,9 @@ RUNTIMES = {
     "cuda": "CUDA",
 }
 _OPENMP = ("libgomp", "libomp", "libiomp")
+# Seconds more for threads that do not sleep yet: the kernel shows the stack of a sleeping one only,
+# and OpenBLAS's spin for 0.1 s after each piece of work.
+_SPIN = 0.25
 _LOST = "a forked child would hang: these threads and their locks do not exist in it"
 
 
@@ -69,7 +72,8 @@ def find_thread_hazards(*, grace: float) -> list[Hazard]:
     """Return what the other threads of this process mean for a fork.
 
     Waits up to *grace* seconds for threads that are just ending: an OS thread outlives its
-    `Thread.join()` by up to some milliseconds. Harmless ones are not waited for.
+    `Thread.join()` by up to some milliseconds. Harmless ones are not waited for. If all that are
+    left are busy natives, waits a quarter of a second more, to see whose they are.
     """
     if count_threads() <= 1:
         return []
@@ -85,12 +89,12 @@ def _wait_for_the_ending(deadline: float) -> list[Thread]:
     pause = 0.0  # first only yield: most threads are gone in microseconds
     while True:
         threads = read_threads()
-        if all(_survivor(thread) for thread in threads) or time.monotonic() >= deadline:
+        suspects = [thread for thread in threads if not _survivor(thread)]
+        spinning = suspects and all(thread.stack is None for thread in suspects)
+        if not suspects or time.monotonic() >= deadline + (_SPIN if spinning else 0):
             return threads
-        count = count_threads()
-        while count_threads() >= count and time.monotonic() < deadline:
-            time.sleep(pause)
-            pause = min(pause + 0.0001, 0.002)
+        time.sleep(pause)
+        pause = min(2 * pause + 0.00005, 0.005)
 
 
 def read_threads() -> list[Thread]:
@@ -161,6 +165,8 @@ def _survivor(thread: Thread) -> str:
         return "OpenBLAS's pool, which stops itself before a fork"
     if thread.comm.startswith("jemalloc_bg"):
         return "jemalloc's background thread, which a child makes anew"
+    if thread.comm.startswith("polars-ooc"):
+        return "polars' cleaner of spilled files, which a child does without"
     target = getattr(thread.python, "_target", None)
     owner = getattr(target, "__self__", None)
     if type(owner).__module__.startswith("opentelemetry.") and hasattr(owner, "_at_fork_reinit"):

@@ -1,0 +1,126 @@
+"""What one process's end does to the other: most of it nobody can see from inside."""
+# ruff: noqa: PLC0415 - a state imports what it is about, where it is about it
+
+from __future__ import annotations
+
+import os
+import sys
+
+from registry import ForkPoint, state
+
+
+@state("wrong", unseen=True)
+def unflushed_output(fork: ForkPoint) -> None:
+    """What is in a buffer at the fork is written by both."""
+    receive, send = os.pipe()
+    writer = os.fdopen(send, "w")
+    writer.write("once")
+    if fork():
+        sys.exit(0)
+    fork._reap()  # noqa: SLF001 - the child has left, and has flushed
+    writer.close()
+    assert os.read(receive, 100) == b"once"
+
+
+@state("wrong", unseen=True)
+def temporary_directory(fork: ForkPoint) -> None:
+    """The child's exit deletes the parent's temporary directory."""
+    import tempfile
+
+    folder = tempfile.TemporaryDirectory()
+    if fork():
+        sys.exit(0)
+    fork._reap()  # noqa: SLF001 - the child has left
+    assert os.path.isdir(folder.name)
+
+
+@state("wrong", unseen=True)
+def exit_handler(fork: ForkPoint) -> None:
+    """A clean-up at exit runs in both."""
+    import atexit
+
+    receive, send = os.pipe()
+    atexit.register(os.write, send, b"x")
+    if fork():
+        sys.exit(0)
+    fork._reap()  # noqa: SLF001 - the child has left
+    os.write(send, b"|")
+    assert os.read(receive, 10) == b"|"
+
+
+@state("wrong", unseen=True)
+def generator_of_its_own(fork: ForkPoint) -> None:
+    """A random.Random of the program's own gives every child the same numbers."""
+    import random
+
+    receive, send = os.pipe()
+    generator = random.Random(7)
+    if fork():
+        os.write(send, str(generator.random()).encode())
+        os._exit(0)
+    assert os.read(receive, 100).decode() != str(generator.random())
+
+
+@state("wrong", unseen=True)
+def wakeup_descriptor(fork: ForkPoint) -> None:
+    """A wakeup descriptor set by hand: a signal to the child wakes the parent."""
+    import signal
+    import socket
+
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.set_wakeup_fd(theirs.fileno())
+    if fork():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os._exit(0)
+    fork._reap()  # noqa: SLF001 - the child has had its signal
+    try:
+        woken = ours.recv(1)
+    except BlockingIOError:
+        woken = b""
+    assert woken == b"", "the parent was woken by its child's signal"
+
+
+@state("harmless", quick=True)
+def temporary_directory_gone(fork: ForkPoint) -> None:
+    """A temporary directory that was cleaned up before."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory():
+        pass
+    if fork():
+        sys.exit(0)
+
+
+@state("harmless")
+def flushed_output(fork: ForkPoint) -> None:
+    """What was flushed before the fork is written once."""
+    receive, send = os.pipe()
+    writer = os.fdopen(send, "w")
+    writer.write("once")
+    writer.flush()
+    if fork():
+        sys.exit(0)
+    fork._reap()  # noqa: SLF001 - the child has left
+    writer.close()
+    assert os.read(receive, 100) == b"once"
+
+
+@state("wrong", unseen=True)
+def weak_finalizer(fork: ForkPoint) -> None:
+    """A weakref.finalize runs in both."""
+    import weakref
+
+    class Thing:
+        pass
+
+    receive, send = os.pipe()
+    thing = Thing()
+    weakref.finalize(thing, os.write, send, b"x")
+    if fork():
+        sys.exit(0)
+    fork._reap()  # noqa: SLF001 - the child has left
+    os.write(send, b"|")
+    assert os.read(receive, 10) == b"|"
