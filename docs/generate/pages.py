@@ -1,0 +1,200 @@
+"""Pages made from tables in the code: the commands, the exit statuses, the steps."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from forkfirst import errors
+from forkfirst.cli import main as command_line
+from forkfirst.plan import host as hosts
+from forkfirst.plan import listener, order, service, steps
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+_NOTE = "<!-- Made by docs/generate from the code. Change the code, then run `make docs`. -->\n"
+
+_BY_SIGNAL = "ended by signal n, as a shell reports it"
+
+_DAEMON_7 = {
+    1: "close all open file descriptors except 0, 1, 2",
+    2: "reset all signal handlers",
+    3: "reset the signal mask",
+    4: "clean the environment",
+    5: "fork",
+    6: "setsid",
+    7: "fork again, so that no terminal can ever be gained",
+    8: "the first child exits: only the second child stays, and init adopts it",
+    9: "/dev/null on 0, 1 and 2",
+    10: "umask",
+    11: "change directory to /",
+    12: "write the pid file, so that the service cannot be started twice",
+    13: "drop privileges",
+    14: "tell the original process that initialisation is complete",
+    15: "the original process exits",
+}
+
+_ELSEWHERE = {
+    8: "not before the service is ready: until then the session leader watches; then it is ended",
+}
+
+
+def write_commands() -> str:
+    """Return the page of the commands and their options."""
+    parts = [
+        _NOTE,
+        "# The commands\n",
+        "`forkfirst COMMAND [OPTION…]`, or `python -m forkfirst COMMAND [OPTION…]`. Every command",
+        "says what it did in one line and exits with a [documented status](exit-statuses.md).\n",
+    ]
+    for command in command_line.COMMANDS:
+        parser, _ = command_line.make_parser(command)
+        parts.append(f"## {command}\n")
+        parts.append(f"{parser.description}\n")
+        parts.append(f"```text\n{_describe_usage(parser)}\n```\n")
+        options = list(_list_arguments(parser))
+        if options:
+            parts += ["| argument | meaning |", "| --- | --- |", *options, ""]
+    return "\n".join(parts)
+
+
+def _describe_usage(parser: argparse.ArgumentParser) -> str:
+    if parser.usage:
+        return parser.usage % {"prog": parser.prog}
+    actions = parser._actions  # noqa: SLF001 - argparse has no other list of them
+    options = [
+        f"[{_name(action)}]"
+        for action in actions
+        if action.option_strings and "-h" not in action.option_strings
+    ]
+    names = [
+        f"[{action.dest.upper()}]" if action.nargs == "?" else action.dest.upper()
+        for action in actions
+        if not action.option_strings
+    ]
+    return " ".join([parser.prog, *options, *names])
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:  # noqa: SLF001 - as above
+        if "-h" in action.option_strings:
+            continue
+        meaning = (action.help or "").replace("|", "\\|")
+        if not meaning:
+            message = f"{parser.prog}: {action.dest} has no help"
+            raise ValueError(message)
+        yield f"| `{_name(action)}` | {meaning} |"
+
+
+def _name(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return action.dest.upper()
+    spelled = ", ".join(action.option_strings)
+    if action.nargs == 0:
+        return spelled
+    return f"{spelled} {action.metavar or action.dest.upper()}"
+
+
+def write_exit_statuses() -> str:
+    """Return the page of the exit statuses."""
+    rows = [
+        (0, "done; for `status`: the service runs"),
+        (128, _BY_SIGNAL),
+        (130, "interrupted by Ctrl-C (128 + SIGINT)"),
+        (141, "nobody read the output any more (128 + SIGPIPE)"),
+    ]
+    rows += [(kind.exit_status, kind.meaning) for kind in _list_errors()]
+    lines = []
+    for status, meaning in sorted(set(rows)):
+        shown = "128 + n" if meaning == _BY_SIGNAL else str(status)
+        lines.append(f"| {shown} | {meaning} |")
+    heads = [
+        _NOTE,
+        "# Exit statuses\n",
+        "A part of the interface: a script may rely on each. They are those of sysexits(3) where",
+        "one fits, 128 + n for a death by signal, 124 for a time limit as timeout(1) has it.\n",
+        "A program that ends by itself before it is ready gives `start` its own status, and 70 if",
+        "that was 0. In the foreground, `run` exits with the program's own status.\n",
+        "| status | meaning |",
+        "| --- | --- |",
+    ]
+    status = [
+        "\n## Of `status`\n",
+        "As the Linux Standard Base has it for init scripts.\n",
+        "| status | meaning |",
+        "| --- | --- |",
+        "| 0 | the service runs |",
+        "| 1 | it is dead, but its pid file is still there |",
+        "| 3 | it does not run |",
+        "| 4 | it cannot be known |",
+    ]
+    return "\n".join([*heads, *lines, *status]) + "\n"
+
+
+def _list_errors() -> Iterator[type[errors.ForkfirstError]]:
+    for value in vars(errors).values():
+        if isinstance(value, type) and issubclass(value, errors.ForkfirstError):
+            yield value
+
+
+def write_steps() -> str:
+    """Return the page of the steps, in the order in which a daemon's start takes them."""
+    example = _make_example()
+    parts = [
+        _NOTE,
+        "# The steps of a start\n",
+        "`forkfirst plan TARGET` prints them for your own service, and does nothing. The order",
+        "stands in one place in the code, `plan/order.py`; this page is made from it.\n",
+        "What `forkfirst start hello.py:main --listen web=127.0.0.1:8000` does, for a user other",
+        "than root:\n",
+    ]
+    number = 0
+    for title, chosen in (
+        ("In the launcher", example.launcher),
+        ("In the session leader", example.leader),
+        ("In the service", example.worker),
+        ("In the launcher again", example.last),
+    ):
+        parts += [f"## {title}\n", "| | step | what it does | see |", "| --- | --- | --- | --- |"]
+        for step in chosen:
+            number += 1
+            name = type(step).__name__
+            parts.append(f"| {number} | {name} | {step.describe()} | {step.manual} |")
+        parts.append("")
+    parts += _compare_with_daemon_7(example)
+    parts += _explain_each_kind()
+    return "\n".join(parts)
+
+
+def _compare_with_daemon_7(example: order.Plan) -> list[str]:
+    taken: dict[int, list[str]] = {}
+    for number, step in enumerate(example.steps, 1):
+        taken.setdefault(step.sysv, []).append(str(number))
+    parts = [
+        "## Beside daemon(7)\n",
+        "The fifteen steps that daemon(7) asks of a SysV daemon, and which of ours take them.\n",
+        "| daemon(7) | asks | ours |",
+        "| --- | --- | --- |",
+    ]
+    for number, asked in _DAEMON_7.items():
+        ours = ", ".join(taken.get(number, [])) or _ELSEWHERE.get(number, "not in this version")
+        parts.append(f"| {number} | {asked} | {ours} |")
+    return [*parts, ""]
+
+
+def _explain_each_kind() -> list[str]:
+    parts = ["## Every kind of step\n"]
+    for kind in steps.Step.__subclasses__():
+        parts += [f"### {kind.__name__}\n", f"{inspect.cleandoc(kind.__doc__ or '')}\n"]
+    return parts
+
+
+def _make_example() -> order.Plan:
+    declared = service.Declaration(
+        name="hello",
+        target="hello.py:main",
+        listeners=(listener.parse_listener("web=127.0.0.1:8000"),),
+    )
+    return order.make_plan(declared, hosts.Host(uid=1000, pid=4711, home="~", directory="~"))
