@@ -93,11 +93,12 @@ types: $(VENV)/.has-lint
 	@$(BIN)/mypy
 	@$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes forkfirst --ignoreexternal
 
+# A robot does not write the pages that somebody forgot: it says which.
 docs-generated: $(VENV)/.has-run
-	@$(BIN)/python docs/generate
+	@$(BIN)/python docs/generate $(if $(CI),--check)
 
 docs: $(VENV)/.has-docs docs-generated
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(BENCH)/.has-bench
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -41,6 +41,17 @@ _ELSEWHERE = {
 }
 
 
+_GROUPS = {
+    "In the launcher, until it forks": "first",
+    "In the session leader": "leader",
+    "In the service, while it waits for its plan": "early",
+    "In the launcher, meanwhile": "launcher",
+    "In the service": "worker",
+    "In the launcher again": "last",
+}
+"""The fields of a plan, each with its heading, in the order of its steps."""
+
+
 def write_commands() -> str:
     """Return the page of the commands and their options."""
     parts = [
@@ -120,7 +131,7 @@ def write_exit_statuses() -> str:
         "| status | meaning |",
         "| --- | --- |",
     ]
-    status = [
+    of_status = [
         "\n## Of `status`\n",
         "As the Linux Standard Base has it for init scripts.\n",
         "| status | meaning |",
@@ -130,7 +141,7 @@ def write_exit_statuses() -> str:
         "| 3 | it does not run |",
         "| 4 | it cannot be known |",
     ]
-    return "\n".join([*heads, *lines, *status]) + "\n"
+    return "\n".join([*heads, *lines, *of_status]) + "\n"
 
 
 def _list_errors() -> Iterator[type[errors.ForkfirstError]]:
@@ -151,12 +162,10 @@ def write_steps() -> str:
         "than root:\n",
     ]
     number = 0
-    for title, chosen in (
-        ("In the launcher", example.launcher),
-        ("In the session leader", example.leader),
-        ("In the service", example.worker),
-        ("In the launcher again", example.last),
-    ):
+    for title, field in _GROUPS.items():
+        chosen = getattr(example, field)
+        if not chosen:
+            continue
         parts += [f"## {title}\n", "| | step | what it does | see |", "| --- | --- | --- | --- |"]
         for step in chosen:
             number += 1

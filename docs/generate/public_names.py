@@ -13,6 +13,11 @@ _NOTE = "<!-- Made by docs/generate from the code. Change the code, then run `ma
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Source):\s*(.*)$")
 _ENTRY = re.compile(r"^    (\*{0,2}\w[\w., ]*):\s+(.*)$")
 
+_STARS: dict[object, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
 
 def write_public_names() -> str:
     """Return the page; refuse a public name that says nothing about itself.
@@ -87,7 +92,7 @@ def _sign(called: object) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not star:
             words.append("*")
             star = True
-        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        stars = _STARS.get(parameter.kind, "")
         star = star or stars == "*"
         default = "" if parameter.default is parameter.empty else _default(parameter.default)
         words.append(f"{stars}{parameter.name}: {_annotation(parameter.annotation)}{default}")
