@@ -44,6 +44,7 @@ def _take_census() -> None:
         "foreign": foreign,
         "runtime modules": sorted({"asyncio", "uvloop", "trio", "twisted"} & names),
         "modules": len(names),
+        "names": sorted(names - _ALREADY),
     }
     with open(os.environ["BENCH_CENSUS"], "a") as out:
         out.write(json.dumps(line) + "\n")

@@ -32,7 +32,9 @@ def test_the_program_of_the_tutorial_runs(tmp_path: Path) -> None:
     program = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[0]
     (tmp_path / "hello.py").write_text(program, encoding="utf-8")
 
-    started = _forkfirst(tmp_path, "start", "hello.py:main", "--listen", "web=unix:web.sock")
+    started = _forkfirst(
+        tmp_path, "start", "hello.py:main", "--listen", f"web=unix:{tmp_path}/web.sock"
+    )
     try:
         assert started.returncode == 0, started.stderr
         with socket.socket(socket.AF_UNIX) as client:

@@ -10,9 +10,11 @@ from support.source_tree import Module, read_modules
 
 _MODULE_LINES = 400
 _FUNCTION_LINES = 40
+_FOLDER_FILES = 13
 
 # function → why it is longer than the rest
 _LONG_FOR_A_REASON: dict[str, str] = {}
+_CROWDED_FOR_A_REASON = {"unix": "one page of the manual a module, and it has many pages"}
 
 
 def _count_code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -67,8 +69,5 @@ def test_a_folder_has_few_enough_files_to_be_read_as_a_list() -> None:
         if "/" in module.place and module.path.name != "__init__.py":
             folder = module.place.rpartition("/")[0]
             counts[folder] = counts.get(folder, 0) + 1
-    crowded = {folder: count for folder, count in counts.items() if count > _FOLDER_FILES}
-    assert not crowded
-
-
-_FOLDER_FILES = 13
+    crowded = {folder for folder, count in counts.items() if count > _FOLDER_FILES}
+    assert crowded == set(_CROWDED_FOR_A_REASON)
