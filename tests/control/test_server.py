@@ -330,7 +330,6 @@ from forkfirst.control.server import Server, open_socket
 server = Server(open_socket(sys.argv[1]), {}, allowed_uids=frozenset())
 before = set(sys.modules)
 server.start()
-time.thread_time()
 loaded = sorted(set(sys.modules) - before)
 server.stop()
 print("[" + ",".join(f'"{name}"' for name in loaded) + "]")

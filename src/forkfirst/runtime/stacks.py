@@ -45,7 +45,9 @@ _ATTEMPTS = 10  # to copy a set that the loop changes meanwhile
 _LINKS = (
     ("cr_frame", "cr_await", "cr_running"),  # a coroutine
     ("gi_frame", "gi_yieldfrom", "gi_running"),  # a generator, as __await__ methods often are
-    ("ag_frame", "ag_await", "ag_running"),  # an async generator
+    # An async generator. Its ag_running is also true while it waits; if it runs, so does the
+    # coroutine that awaits it, and that was asked before.
+    ("ag_frame", "ag_await", ""),
 )
 
 # What CPython puts between two links. They have no attribute that says what they wait for, and gc
@@ -189,7 +191,7 @@ def _read_chain(awaitable: Any) -> Chain:
                 return "", places, _describe_end(awaitable)
         else:
             frame = getattr(awaitable, link[0], None)
-            if frame is not None and getattr(awaitable, link[2], False):
+            if frame is not None and link[2] and getattr(awaitable, link[2], False):
                 left_out, calls, _ = _read_running(frame)
                 return left_out, [*places, *calls], ""
             if frame is not None:
