@@ -36,7 +36,7 @@ class Origin:
 
     def absolute(self, path: str) -> str:
         """Return *path* as an absolute one; a leading ``~`` is the home directory."""
-        return os.path.normpath(os.path.join(self.directory, os.path.expanduser(path)))  # noqa: PTH111, PTH118 - no pathlib before the fork
+        return os.path.normpath(os.path.join(self.directory, os.path.expanduser(path)))
 
     def error(self, key: str, message: str) -> errors.ConfigError:
         """Return the one line that says what is wrong with *key*."""
@@ -60,19 +60,17 @@ def read_services(path: str) -> dict[str, dict[str, Any]]:
 def find_file(directory: str) -> str:
     """Return the configuration file that applies in *directory*, or "" if there is none."""
     for name in FILE_NAMES:
-        path = os.path.join(directory, name)  # noqa: PTH118 - no pathlib before the fork
-        if os.path.isfile(path):  # noqa: PTH113 - as above
+        path = os.path.join(directory, name)
+        if os.path.isfile(path):
             if name == "pyproject.toml":
-                with open(path, "rb") as file:  # noqa: PTH123 - as above
+                with open(path, "rb") as file:
                     if b"[tool.forkfirst" not in file.read():
                         continue
             return path
     return ""
 
 
-def make_declaration(
-    name: str, layers: list[tuple[Mapping[str, Any], Origin]]
-) -> Declaration:
+def make_declaration(name: str, layers: list[tuple[Mapping[str, Any], Origin]]) -> Declaration:
     """Return the service that *layers* of settings declare; a later layer overrides.
 
     Variables of `env` and `env-file` are added to those of earlier layers, not instead of them.
@@ -107,25 +105,25 @@ def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twen
             fields["command"] = tuple(value)
             fields.pop("target", None)
         case "listen":
-            fields["listeners"] = tuple(_listener(text, origin) for text in value)
+            fields["listeners"] = tuple(_listener(key, text, origin) for text in value)
         case "runtime":
             fields["runtime"] = value
         case "chdir":
             fields["directory"] = origin.absolute(value)
         case "umask":
-            fields["umask"] = _umask(value, origin)
+            fields["umask"] = _umask(key, value, origin)
         case "env":
             environment.update(value)
         case "env-file":
-            environment.update(_read_env_file(origin.absolute(value), origin))
+            environment.update(_read_env_file(key, origin.absolute(value), origin))
         case "log" | "pid-file":
             fields[key.replace("-", "_")] = origin.absolute(value)
         case "log-size":
-            fields["log_size"] = _size(value, origin)
+            fields["log_size"] = _size(key, value, origin)
         case "log-keep" | "notify-fd":
             fields[key.replace("-", "_")] = value
         case "ready-timeout" | "grace-period" | "settle":
-            fields[key.split("-")[0] + "_seconds"] = _seconds(key, value, origin)
+            fields[key.partition("-")[0] + "_seconds"] = _seconds(key, value, origin)
         case _:
             raise AssertionError(key)
 
@@ -137,24 +135,24 @@ def _target(text: str, origin: Origin) -> str:
     return place + colon + attribute
 
 
-def _listener(text: str, origin: Origin) -> Listener:
+def _listener(key: str, text: str, origin: Origin) -> Listener:
     try:
         listener = parse_listener(text)
     except errors.AddressError as error:
-        raise origin.error("listen", str(error)) from error
+        raise origin.error(key, str(error)) from error
     if listener.path:
         listener = replace(listener, path=origin.absolute(listener.path))
     return listener
 
 
-def _umask(value: int | str, origin: Origin) -> int:
+def _umask(key: str, value: int | str, origin: Origin) -> int:
     if isinstance(value, int):
         return value
     try:
         return int(value, 8)
     except ValueError:
         message = f"expected an octal number such as 027, got {value!r}"
-        raise origin.error("umask", message) from None
+        raise origin.error(key, message) from None
 
 
 def _seconds(key: str, value: float | str, origin: Origin) -> float:
@@ -168,26 +166,28 @@ def _seconds(key: str, value: float | str, origin: Origin) -> float:
         raise origin.error(key, message) from None
 
 
-def _size(value: int | str, origin: Origin) -> int:
+def _size(key: str, value: int | str, origin: Origin) -> int:
     if isinstance(value, int):
         return value
     unit = value.removesuffix("B").removesuffix("i").lstrip("0123456789")
     try:
-        return int(value[: len(value.removesuffix("B").removesuffix("i")) - len(unit)]) * _BYTES[unit]
+        return (
+            int(value[: len(value.removesuffix("B").removesuffix("i")) - len(unit)]) * _BYTES[unit]
+        )
     except (ValueError, KeyError):
         message = f'expected bytes such as 1048576, or "10MiB", got {value!r}'
-        raise origin.error("log-size", message) from None
+        raise origin.error(key, message) from None
 
 
-def _read_env_file(path: str, origin: Origin) -> dict[str, str]:
+def _read_env_file(key: str, path: str, origin: Origin) -> dict[str, str]:
     """Read `NAME=VALUE` lines; `#` begins a comment line, quotes around a value are removed."""
     variables = {}
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - no pathlib before the fork
+        with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
-        raise origin.error("env-file", message) from error
+        raise origin.error(key, message) from error
     for number, line in enumerate(lines, 1):
         text = line.strip().removeprefix("export ").lstrip()
         if not text or text.startswith("#"):
@@ -195,7 +195,7 @@ def _read_env_file(path: str, origin: Origin) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             message = f"{path}:{number}: expected NAME=VALUE, got {line!r}"
-            raise origin.error("env-file", message)
+            raise origin.error(key, message)
         value = value.strip()
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]

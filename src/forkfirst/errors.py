@@ -137,7 +137,7 @@ class StuckError(ForkfirstError):
     meaning = "a time limit passed: not ready, not answering, or not gone in time"
 
 
-# -- the program must be changed --------------------------------------------------------------------
+# -- the program must be changed -------------------------------------------------------------------
 
 
 class ProgramFailedError(ForkfirstError):

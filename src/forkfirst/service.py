@@ -52,7 +52,7 @@ class Service(Value):
     runtime: str = "auto"
     chdir: str | None = None
     umask: int = 0o027
-    env: Mapping[str, str] = {}  # noqa: RUF012 - a Value's default is never changed
+    env: Mapping[str, str] = {}
     env_file: str | None = None
     log: str | None = None
     log_size: int = 0
@@ -96,9 +96,9 @@ def make_declaration(service: Service) -> Declaration:
     """
     from forkfirst import config  # noqa: PLC0415 - as in `Service.main`
 
-    directory = os.getcwd()  # noqa: PTH109 - no pathlib before the fork
+    directory = os.getcwd()
     code = getattr(service.program, "__code__", None)
-    file = os.path.abspath(code.co_filename if code else sys.argv[0])  # noqa: PTH100 - as above
+    file = os.path.abspath(code.co_filename if code else sys.argv[0])
     name = getattr(service.program, "__qualname__", "main")
     settings = {
         field.replace("_", "-"): value

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_: object) -> Callable[[TypeT], TypeT]:
+        """Stand in for typing's, which only type checkers read."""
         return lambda cls: cls
 
 
@@ -30,9 +31,7 @@ class _ValueType(type):
     __fields__: tuple[str, ...]
     __defaults__: dict[str, Any]
 
-    def __new__(
-        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]
-    ) -> _ValueType:
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _ValueType:
         own = [
             field
             for field, text in namespace.get("__annotations__", {}).items()
@@ -91,7 +90,7 @@ class Value(metaclass=_ValueType):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return tuple(self) == tuple(other)  # type: ignore[arg-type]
+        return tuple(self) == tuple(other)
 
     def __hash__(self) -> int:
         return hash((type(self), *self))
@@ -110,7 +109,9 @@ class Value(metaclass=_ValueType):
 
 def replace(value: ValueT, **changes: Any) -> ValueT:
     """Return a copy of *value* with *changes* made."""
-    return _remake(type(value), {**dict(zip(type(value).__fields__, value, strict=True)), **changes})
+    return _remake(
+        type(value), {**dict(zip(type(value).__fields__, value, strict=True)), **changes}
+    )
 
 
 def _remake(cls: type[ValueT], fields: dict[str, Any]) -> ValueT:

@@ -24,13 +24,16 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
         help="package.module:name or path/to/file.py:name (:main if left out), or the name of a "
         "service in the configuration file; with none, every service in that file",
     )
-    add("--config", metavar="FILE", help="read this instead of ./forkfirst.toml or ./pyproject.toml")
+    add(
+        "--config", metavar="FILE", help="read this instead of ./forkfirst.toml or ./pyproject.toml"
+    )
     add("--name", help="what the service is called (default: from the target)")
     add(
         "--listen",
         action="append",
         metavar="NAME=ADDRESS",
-        help="open this listener before the fork: 8000, HOST:PORT, [V6]:PORT, unix:PATH; repeatable",
+        help="open this listener before the fork: 8000, HOST:PORT, [V6]:PORT, unix:PATH, …; "
+        "repeatable",
     )
     add("--runtime", metavar="RUNTIME", help="asyncio, uvloop, trio or none (default: as it fits)")
     add("--chdir", metavar="DIR", help="where the program runs (default: / in the background)")
@@ -71,11 +74,9 @@ def make_declarations(arguments: argparse.Namespace) -> list[Declaration]:
         UsageError: It names none, or more than flags can be given for.
         ConfigError: A value is wrong.
     """
-    directory = os.getcwd()  # noqa: PTH109 - no pathlib before the fork
+    directory = os.getcwd()
     origin = config.Origin("command line", directory)
-    flags: dict[str, Any] = {
-        name.replace("_", "-"): getattr(arguments, name) for name in _FLAGS
-    }
+    flags: dict[str, Any] = {name.replace("_", "-"): getattr(arguments, name) for name in _FLAGS}
     flags["env"] = dict(_split_variable(text) for text in arguments.env or ())
     target = arguments.target
     if arguments.tail:
@@ -99,8 +100,10 @@ def _from_file(
     if not path:
         what = f'no service "{target}"' if target else "no service was named"
         message = f"{what}: there is neither forkfirst.toml nor [tool.forkfirst] in {directory}"
-        raise errors.UsageError(message, hint="give a target such as app.py:main or package.app:main")
-    path = os.path.join(directory, path)  # noqa: PTH118 - no pathlib before the fork
+        raise errors.UsageError(
+            message, hint="give a target such as app.py:main or package.app:main"
+        )
+    path = os.path.join(directory, path)
     services = config.read_services(path)
     if target and target not in services:
         message = f'no service "{target}" in {path}'
@@ -113,7 +116,7 @@ def _from_file(
     if arguments.name and len(names) > 1:
         message = f"--name needs one service, but {path} declares {len(names)}"
         raise errors.UsageError(message)
-    file_origin = config.Origin(path, os.path.dirname(path))  # noqa: PTH120 - as above
+    file_origin = config.Origin(path, os.path.dirname(path))
     return [
         config.make_declaration(
             arguments.name or name, [(services[name], file_origin), (flags, origin)]

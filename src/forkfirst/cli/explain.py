@@ -38,8 +38,10 @@ def describe_plan(plan: order.Plan) -> str:
     lines = [f"{plan.service.name}: {plan.mode}"]
     number = 0
     for process, chosen in (
-        ("launcher", plan.launcher),
+        ("launcher", plan.first),
         ("session leader", plan.leader),
+        ("service, at the same time", plan.early),
+        ("launcher", plan.launcher),
         ("service", plan.worker),
         ("launcher", plan.last),
     ):

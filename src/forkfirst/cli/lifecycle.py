@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from forkfirst.cli.known import KnownService
     from forkfirst.plan.service import Declaration
+    from forkfirst.stages.fork_first import Forked
 
 _KILL_SECONDS = 5.0
 """How long a process may take to disappear after SIGKILL: only the kernel can hold it up."""
@@ -61,12 +62,14 @@ def run(command: str, arguments: argparse.Namespace) -> int:
     if command == "start" and arguments.restart:
         for service in services:
             stop_if_running(service)
+    forked = arguments.forked
     for service in services:
-        start(service, _command_line(), foreground=foreground)
+        start(service, _command_line(), foreground=foreground, forked=forked)
+        forked = None  # it has become the first of them
     return 0
 
 
-# -- start --------------------------------------------------------------------------------------------
+# -- start -----------------------------------------------------------------------------------------
 
 
 def start(
@@ -75,12 +78,16 @@ def start(
     *,
     foreground: bool,
     program: Callable[..., object] | None = None,
+    forked: Forked | None = None,
 ) -> None:
     """Start *service* and say so; in the foreground, exit with its status.
 
     Args:
+        service: What was declared.
+        foreground: Whether to stay in this process.
         command: The command line that would start it again.
         program: The function itself, where the service was declared in the person's own program.
+        forked: The process that waits to be the service, if it was made already.
 
     Raises:
         ForkfirstError: It does not run, and nothing is left of it.
@@ -93,11 +100,13 @@ def start(
             "running in the foreground",
             file=sys.stderr,
         )
-    under_way = Start(plan, command=command, directory=host.directory, program=program)
+    under_way = Start(
+        plan, command=command, directory=host.directory, program=program, forked=forked
+    )
     if plan.mode == order.DAEMON:
         launch.launch(under_way)
         print(_describe_success(under_way))
-        under_way.hand_over()
+        under_way.let_go()
     elif plan.mode == order.FIRST_PROCESS:
         from forkfirst.stages import first_process  # noqa: PLC0415 - in a container only
 
@@ -138,7 +147,7 @@ def _command_line() -> tuple[str, ...]:
     return (sys.executable, "-m", "forkfirst", "start", *arguments)
 
 
-# -- stop and restart ---------------------------------------------------------------------------------
+# -- stop and restart ------------------------------------------------------------------------------
 
 
 def stop(service: KnownService, grace: float | None) -> int:
@@ -218,7 +227,7 @@ def stop_if_running(declared: Declaration) -> None:
 
 
 def restart(service: KnownService, grace: float | None) -> int:
-    """Stop *service*, then give the very command that started it, in the directory it was given in."""
+    """Stop *service*, then give the very command that started it, where it was given."""
     if service.mode not in ("", order.DAEMON):
         message = f'cannot restart "{service.name}": it runs in the foreground'
         raise errors.UsageError(message, hint="whoever supervises it must start it again")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from forkfirst.stages.fork_first import Forked
+
     class Family(Protocol):
         """A module of commands: each can describe its arguments and run."""
 
@@ -41,13 +43,15 @@ COMMANDS = {
 """Command to the module that has it, and its line in the list of commands."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], forked: Forked | None = None) -> int:
     """Run the command in *argv* (without the program's name); return the exit status.
+
+    *forked* is the process that waits to be a service, if it was made already.
 
     A failure that forkfirst knows is one line on standard error, with a hint where that is sure.
     """
     try:
-        return _dispatch(argv)
+        return _dispatch(argv, forked)
     except errors.ForkfirstError as error:
         complain(error)
         return error.exit_status
@@ -85,7 +89,7 @@ def make_parser(command: str) -> tuple[argparse.ArgumentParser, Callable[..., in
     return parser, family.run
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(argv: list[str], forked: Forked | None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(describe_commands(), end="")
         return 0 if argv else errors.UsageError.exit_status
@@ -110,6 +114,7 @@ def _dispatch(argv: list[str]) -> int:
         arguments, tail = arguments[:index], arguments[index + 1 :]
     namespace = parser.parse_args(arguments)
     namespace.tail = tail
+    namespace.forked = forked
     return run(command, namespace)
 
 
@@ -133,4 +138,4 @@ def _refuse_usage(message: str) -> None:
 
 
 def _load(module: str) -> Family:
-    return __import__(f"forkfirst.cli.{module}", fromlist=["run"])  # type: ignore[no-any-return]
+    return __import__(f"forkfirst.cli.{module}", fromlist=["run"])

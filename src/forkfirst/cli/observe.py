@@ -141,7 +141,9 @@ def describe(seen: Observation) -> str:
     if facts["log"]:
         lines.append(f"  log      {facts['log']}")
     if facts["dropped_bytes"]:
-        lines.append(f"  lost     {facts['dropped_bytes']} bytes of output: the log was not writable")
+        lines.append(
+            f"  lost     {facts['dropped_bytes']} bytes of output: the log was not writable"
+        )
     return "\n".join(lines)
 
 

@@ -6,7 +6,8 @@ import os
 import sys
 
 from forkfirst import errors
-from forkfirst.cli import lifecycle, main as main_
+from forkfirst.cli import lifecycle
+from forkfirst.cli import main as main_
 from forkfirst.service import make_declaration
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ def run(service: Service) -> int:
 
 
 def _dispatch(service: Service, argv: list[str]) -> int:
-    program = os.path.basename(sys.argv[0])  # noqa: PTH119 - no pathlib before the fork
+    program = os.path.basename(sys.argv[0])
     commands = [name for name in main_.COMMANDS if name != "ps"]
     if not argv or argv[0] not in commands:
         what = f'there is no command "{argv[0]}"' if argv else "no command was given"
@@ -63,6 +64,6 @@ def _dispatch(service: Service, argv: list[str]) -> int:
         return explain.show(declaration, foreground=foreground)
     if {"-r", "--restart"} & set(arguments):
         lifecycle.stop_if_running(declaration)
-    again = (sys.executable, os.path.abspath(sys.argv[0]), "start")  # noqa: PTH100 - as above
+    again = (sys.executable, os.path.abspath(sys.argv[0]), "start")
     lifecycle.start(declaration, again, foreground=foreground, program=service.program)
     return 0

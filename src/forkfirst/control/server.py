@@ -83,7 +83,7 @@ def _bind(listener: Any, address: str) -> None:
             raise
         if not stat.S_ISSOCK(os.lstat(address).st_mode):
             raise OSError(errno.EEXIST, "something that is not a socket is there") from error
-        os.unlink(address)  # noqa: PTH108 - stale: its service does not hold the lock
+        os.unlink(address)
         listener.bind(address)
 
 
@@ -95,7 +95,7 @@ def remove_socket(path: str) -> None:
     """
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)  # noqa: PTH108 - pathlib is 5 ms before the fork
+            os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):
         pass
 

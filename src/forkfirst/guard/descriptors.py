@@ -62,12 +62,12 @@ def find_descriptor_hazards(*, thorough: bool, owned: Mapping[int, str]) -> list
 def read_links() -> Iterator[tuple[int, str]]:
     """Yield each open descriptor with what /proc says it is open on; nothing without a /proc."""
     try:
-        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - no pathlib before the fork
+        names = os.listdir("/proc/self/fd")
     except OSError:
         return
     for name in names:
         try:
-            yield int(name), os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115 - as above
+            yield int(name), os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # closed by another thread, or the descriptor of the listing itself
 

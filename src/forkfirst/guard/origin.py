@@ -162,8 +162,8 @@ def _count() -> tuple[int, int]:
     are not attributed.
     """
     try:
-        threads = os.stat("/proc/self/task").st_nlink  # noqa: PTH116 - called after every call
-        return threads, os.stat("/proc/self/fd").st_size  # noqa: PTH116 - as above
+        threads = os.stat("/proc/self/task").st_nlink
+        return threads, os.stat("/proc/self/fd").st_size
     except OSError:
         return 0, 0
 
@@ -205,6 +205,6 @@ def _read_children() -> list[str]:
 
 def _list(path: str) -> list[str]:
     try:
-        return os.listdir(path)  # noqa: PTH208 - no pathlib before the fork
+        return os.listdir(path)
     except OSError:
         return []

@@ -122,7 +122,7 @@ def _find_children(*, known: dict[int, str]) -> list[Hazard]:
     """Find other children, if the kernel tells (CONFIG_PROC_CHILDREN)."""
     pids: list[int] = []
     try:
-        tasks = os.listdir("/proc/self/task")  # noqa: PTH208 - no pathlib before the fork
+        tasks = os.listdir("/proc/self/task")
     except OSError:
         return []
     for task in tasks:  # a child belongs to the thread that started it

@@ -101,7 +101,7 @@ def read_threads() -> list[Thread]:
     """Return the other threads of this process, with all that can be seen of them."""
     own = get_native_id()
     try:
-        names = os.listdir("/proc/self/task")  # noqa: PTH208 - no pathlib before the fork
+        names = os.listdir("/proc/self/task")
     except OSError:
         return _read_python_threads()
     tids = tuple(tid for tid in map(int, names) if tid != own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forkfirst.plan import steps
+from forkfirst.plan.first import FIRST_STEPS, LEADER_STEPS, early_module, plan_early
 from forkfirst.plan.places import Places, find_places
 from forkfirst.plan.service import Declaration, check_service
 from forkfirst.values import Value
@@ -29,8 +30,10 @@ class Plan(Value):
         mode: `DAEMON`, `FOREGROUND` or `FIRST_PROCESS`.
         service: What was declared.
         places: Where its files are.
-        launcher: Steps of the process that the command started.
+        first: Steps of the process that the command started, until it has forked.
         leader: Steps of the first child, the session leader.
+        early: Steps of the service while it waits for its plan.
+        launcher: Steps of the process that the command started, after the fork if there is one.
         worker: Steps of the process that runs the program.
         last: Steps of the launcher when all the others are done.
     """
@@ -38,15 +41,24 @@ class Plan(Value):
     mode: str
     service: Declaration
     places: Places
-    launcher: tuple[Step, ...]
+    first: tuple[Step, ...]
     leader: tuple[Step, ...]
+    early: tuple[Step, ...]
+    launcher: tuple[Step, ...]
     worker: tuple[Step, ...]
     last: tuple[Step, ...]
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """All steps, in the order in which they are taken."""
-        return (*self.launcher, *self.leader, *self.worker, *self.last)
+        return (
+            *self.first,
+            *self.leader,
+            *self.early,
+            *self.launcher,
+            *self.worker,
+            *self.last,
+        )
 
 
 def make_plan(service: Declaration, host: Host, *, foreground: bool = False) -> Plan:
@@ -66,17 +78,17 @@ def make_plan(service: Declaration, host: Host, *, foreground: bool = False) -> 
         mode=mode,
         service=service,
         places=places,
-        launcher=_launcher_steps(service, host, places, mode),
-        leader=(steps.StartSession(), steps.ForkAgain()) if mode == DAEMON else (),
+        first=FIRST_STEPS if mode == DAEMON else (),
+        leader=LEADER_STEPS if mode == DAEMON else (),
+        early=plan_early(early_module(service.target, service.runtime)) if mode == DAEMON else (),
+        launcher=_launcher_steps(service, places, mode),
         worker=_worker_steps(service, host, places, mode),
         last=(steps.AwaitReady(seconds=service.ready_seconds),) if mode == DAEMON else (),
     )
 
 
-def _launcher_steps(
-    service: Declaration, host: Host, places: Places, mode: str
-) -> tuple[Step, ...]:
-    chosen: list[Step] = [steps.HoldStandardDescriptors()]
+def _launcher_steps(service: Declaration, places: Places, mode: str) -> tuple[Step, ...]:
+    chosen: list[Step] = [] if mode == DAEMON else [steps.HoldStandardDescriptors()]
     if service.command:
         chosen.append(steps.CheckCommand(command=service.command[0]))
     else:
@@ -86,32 +98,24 @@ def _launcher_steps(
     chosen.append(steps.LockPidFile(path=places.pid_file))
     if mode == DAEMON or service.log:
         if places.log_directory != places.run_directory:
-            chosen.append(
-                steps.MakeDirectory(path=places.log_directory, mode=0o755, private=False)
-            )
+            chosen.append(steps.MakeDirectory(path=places.log_directory, mode=0o755, private=False))
         chosen.append(steps.OpenLog(path=places.log))
-    if service.target and service.runtime in ("auto", "asyncio"):
-        chosen.append(steps.ImportRuntimeModule(module="asyncio"))
     chosen.extend(steps.OpenListener(listener=listener) for listener in service.listeners)
     chosen.append(steps.OpenControlSocket(path=places.control_socket))
     chosen.append(steps.KeepRecord(path=places.record))
     if mode == DAEMON:
-        chosen.append(steps.OpenReport())
-    if mode != FOREGROUND:
+        chosen.append(steps.HandOver())
+    if mode == FIRST_PROCESS:
         chosen.extend((steps.JudgeFork(), steps.Fork()))
     return tuple(chosen)
 
 
-def _worker_steps(
-    service: Declaration, host: Host, places: Places, mode: str
-) -> tuple[Step, ...]:
+def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -> tuple[Step, ...]:
     chosen: list[Step] = []
     if mode == DAEMON:
         chosen.extend((steps.ResetSignalHandlers(), steps.UnblockSignals()))
     # daemon(7), step 4. Under a manager these variables are ours, and the runtime uses them.
-    chosen.append(
-        steps.CleanEnvironment(remove=host.foreign_variables, assign=service.environment)
-    )
+    chosen.append(steps.CleanEnvironment(remove=host.foreign_variables, assign=service.environment))
     chosen.append(steps.SetUmask(umask=service.umask))
     # daemon(7), step 11: "/" so that no file system is kept busy. In the foreground the supervisor
     # has chosen the directory, and a person at a terminal expects to stay where they are.

@@ -31,7 +31,7 @@ class Step(Value):
         raise NotImplementedError
 
 
-# -- in the launcher ----------------------------------------------------------------------------
+# -- in the launcher, until the fork -----------------------------------------------------------
 
 
 class HoldStandardDescriptors(Step):
@@ -41,6 +41,77 @@ class HoldStandardDescriptors(Step):
 
     def describe(self) -> str:
         return "hold descriptors 0, 1 and 2, so that no file of ours becomes one of them"
+
+
+class JudgeFork(Step):
+    """Refuse to fork if a runtime, a thread or anything else that a child would lack is alive."""
+
+    manual = "fork(2)"
+
+    def describe(self) -> str:
+        return "check that one thread, no event loop and no epoll exist here"
+
+
+class OpenReport(Step):
+    """Make the pipe through which the service tells the launcher that it is ready."""
+
+    manual = "pipe(2)"
+    sysv = 14
+
+    def describe(self) -> str:
+        return "make the pipe on which the service reports READY, or its whole error"
+
+
+class Fork(Step):
+    """Flush the standard streams once, then fork."""
+
+    manual = "fork(2)"
+    sysv = 5
+
+    def describe(self) -> str:
+        return "flush the standard streams, then fork: before there is anything to break"
+
+
+# -- in the session leader -----------------------------------------------------------------------
+
+
+class StartSession(Step):
+    """Leave the terminal: a new session and process group."""
+
+    manual = "setsid(2)"
+    sysv = 6
+
+    def describe(self) -> str:
+        return "start a new session, without a terminal"
+
+
+class ForkAgain(Step):
+    """Fork again, so that the service is no session leader and can never gain a terminal."""
+
+    manual = "fork(2)"
+    sysv = 7
+
+    def describe(self) -> str:
+        return "fork again; the session leader watches until READY, then leaves by _exit(2)"
+
+
+# -- in the service, at once ---------------------------------------------------------------------
+
+
+class ImportRuntimeModule(Step):
+    """Import asyncio while the launcher still plans: on another processor, at the same time.
+
+    The module only; the runtime is created when the program is run.
+    """
+
+    manual = "forkfirst(1)"
+    module: str
+
+    def describe(self) -> str:
+        return f"import module {self.module}, while the launcher takes its steps"
+
+
+# -- in the launcher, while the service waits --------------------------------------------------
 
 
 class CheckTarget(Step):
@@ -99,20 +170,6 @@ class OpenLog(Step):
         return f"open log {self.path} for appending, mode {self.mode:04o}"
 
 
-class ImportRuntimeModule(Step):
-    """Import the standard library's asyncio: a module, which starts nothing.
-
-    Before the fork, because every page that a forked child touches is copied: measured 1.01–1.03
-    times a bare program until ready, against 1.07 where the child imports it.
-    """
-
-    manual = "fork(2)"
-    module: str
-
-    def describe(self) -> str:
-        return f"import module {self.module}: code only, no loop, no thread, no descriptor"
-
-
 class OpenListener(Step):
     """Bind and listen; the socket outlives every process that serves it."""
 
@@ -143,56 +200,13 @@ class KeepRecord(Step):
         return f"note in {self.path} how the service was started"
 
 
-class OpenReport(Step):
-    """Make the pipe through which the service tells the launcher that it is ready."""
+class HandOver(Step):
+    """Pass the plan, and every descriptor of the service, to the process that waits."""
 
-    manual = "pipe(2)"
-    sysv = 14
-
-    def describe(self) -> str:
-        return "make the pipe on which the service reports READY, or its whole error"
-
-
-class JudgeFork(Step):
-    """Refuse to fork if a runtime, a thread or anything else that a child would lack is alive."""
-
-    manual = "fork(2)"
+    manual = "unix(7)"
 
     def describe(self) -> str:
-        return "check that one thread, no event loop and no epoll exist here"
-
-
-class Fork(Step):
-    """Flush the standard streams once, then fork."""
-
-    manual = "fork(2)"
-    sysv = 5
-
-    def describe(self) -> str:
-        return "flush the standard streams, fork; the launcher waits for READY"
-
-
-# -- in the session leader ------------------------------------------------------------------------
-
-
-class StartSession(Step):
-    """Leave the terminal: a new session and process group."""
-
-    manual = "setsid(2)"
-    sysv = 6
-
-    def describe(self) -> str:
-        return "start a new session, without a terminal"
-
-
-class ForkAgain(Step):
-    """Fork again, so that the service is no session leader and can never gain a terminal."""
-
-    manual = "fork(2)"
-    sysv = 7
-
-    def describe(self) -> str:
-        return "fork again; the session leader watches until READY, then leaves by _exit(2)"
+        return "pass the plan, the lock, the log and every listener to the service"
 
 
 # -- in the service ------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ class ServiceLoop(asyncio.AbstractEventLoop):
         self._own_handlers: dict[int, Callable[[], object]] = {}
         for number in STOP_SIGNALS:
             super().add_signal_handler(number, self._on_turn, int(number))
+        stopping.is_handled = self._own_handlers.__contains__
         stopping.install()
 
     def add_signal_handler(
@@ -71,10 +72,6 @@ class ServiceLoop(asyncio.AbstractEventLoop):
         if _KEEPS_SOCKETS and kwargs.get("sock") is not None:
             kwargs.setdefault("cleanup_socket", False)
         return await super().create_unix_server(*args, **kwargs)
-
-    def has_own_handler(self, number: int) -> bool:
-        """Return whether the program takes the signal *number* itself."""
-        return number in self._own_handlers
 
     def _on_turn(self, number: int) -> None:
         own = self._own_handlers.get(number)
@@ -133,15 +130,15 @@ async def _drive(
     loop = asyncio.get_running_loop()
     task: Any = asyncio.current_task()  # this one: never None
 
-    def cancel() -> None:
+    def schedule(callback: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop is closed: it has ended meanwhile
-            loop.call_soon_threadsafe(task.cancel)
+            loop.call_soon_threadsafe(callback)
 
     def after_first_step() -> None:
         if not end.has_ended:
             context.ready()
 
-    stopping.attach(cancel)
+    stopping.attach(task.cancel, schedule)
     try:
         if not target.wants_context(main):
             loop.call_soon(after_first_step)  # runs in the loop's next turn

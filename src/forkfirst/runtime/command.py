@@ -315,7 +315,7 @@ def _open_pipe(resources: ExitStack) -> tuple[int, int]:
 
 
 def _is_directory(path: str) -> bool:
-    return stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - no pathlib for one question
+    return stat.S_ISDIR(os.stat(path).st_mode)
 
 
 def _list_ignored() -> list[int]:

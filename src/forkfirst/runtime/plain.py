@@ -21,7 +21,9 @@ def run(main: Callable[..., object], context: Context) -> int:
 
     A stop raises `Stopped`, a SystemExit, in the main thread, so `finally` blocks and context
     managers run; unless the program waits with `context.wait_stopping_blocking`. Where the program
-    is inside `asyncio.run` or `trio.run`, that is ended in its own way.
+    is inside `asyncio.run` or `trio.run`, that is ended in its own way. Where it has set a handler
+    of its own for SIGTERM, as `uvicorn.run` does, it has taken the stop over: the context is not
+    told, and the grace period is the manager's to keep.
 
     A main that does not take the context is ready when it is entered: nothing can be known about a
     function that only blocks. Call it in the main thread. Tracebacks go to stderr. See `ending` and
@@ -38,7 +40,7 @@ def run(main: Callable[..., object], context: Context) -> int:
         os.set_blocking(fd, True)  # what a plain function expects of accept
     try:
         try:
-            stopping.attach(_interrupt, needs_main_thread=True)
+            stopping.attach(_end, _schedule, needs_main_thread=True)
             if not wants_context:
                 context.ready()
             result = target.call(main, context)
@@ -54,26 +56,34 @@ def run(main: Callable[..., object], context: Context) -> int:
     return end.status
 
 
-def _interrupt() -> None:
-    """End what the main thread is in. Runs in its signal handler."""
+def _schedule(callback: Callable[[], object]) -> None:
+    """Call *callback* where it can end what the main thread is in. Runs in its signal handler.
+
+    Inside a loop that is between two callbacks: to raise in the middle of a scheduler's own code
+    would break it.
+    """
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
-        # To raise in the middle of trio's scheduler would break it. Its innermost own nursery
-        # holds nothing but the program's main task.
-        own = trio.lowlevel.current_root_task().child_nurseries[-1]
-        trio.lowlevel.current_trio_token().run_sync_soon(own.cancel_scope.cancel)
+        trio.lowlevel.current_trio_token().run_sync_soon(callback)
         return
     asyncio = sys.modules.get("asyncio")
     # The function without the underscore raises where there is none.
     loop = asyncio._get_running_loop() if asyncio is not None else None  # noqa: SLF001
     if loop is not None:
-        loop.call_soon_threadsafe(_raise_stopped)  # between two callbacks, not inside one
-        return
-    raise Stopped
+        loop.call_soon_threadsafe(callback)
+    else:
+        callback()
 
 
-def _raise_stopped() -> None:
-    raise Stopped
+def _end() -> None:
+    """End the program, whatever runs it."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        # An exception here would be an error of trio itself. Of the nurseries that are trio's own,
+        # the innermost holds nothing but the program's main task.
+        trio.lowlevel.current_root_task().child_nurseries[-1].cancel_scope.cancel()
+    else:
+        raise Stopped
 
 
 def _refuse_coroutine(result: object) -> None:

@@ -25,8 +25,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from forkfirst.runtime.context import Context
+
+    Schedule: TypeAlias = Callable[[Callable[[], object]], object]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CLEAN_UP_SECONDS = 1.0
@@ -45,17 +48,25 @@ class Stopped(SystemExit):
 
 
 class Stopping:
-    """The stop of one program, from its first signal to its end."""
+    """The stop of one program, from its first signal to its end.
+
+    Attributes:
+        is_handled: Whether the program has a handler of its own for a signal, and so will end by
+            itself.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._cancel: Callable[[], None] | None = None
+        self.is_handled: Callable[[int], bool] = lambda _: False
+        self._cancel: Callable[[], object] | None = None
+        self._schedule: Schedule | None = None
         self._needs_main_thread = False
         self._cancel_wanted = False
         self._nudged = False
         self._begun = False
         self._hurried = False
         self._ends_at = float("inf")
+        self._ended = False
         self._running = _make_held_lock()
         self._watches: list[LockType] = []
 
@@ -64,16 +75,20 @@ class Stopping:
         for number in STOP_SIGNALS:
             signal.signal(number, self.on_signal)
 
-    def attach(self, cancel: Callable[[], None], *, needs_main_thread: bool = False) -> None:
+    def attach(
+        self, cancel: Callable[[], object], schedule: Schedule, *, needs_main_thread: bool = False
+    ) -> None:
         """Say how the program is cancelled; it is done at once if that is already wanted.
 
-        *cancel* is called once, in any thread or in a signal handler; with *needs_main_thread*
-        only in the main thread's signal handler, and then it may raise.
+        *cancel* is called at most once, by whatever *schedule* hands it to. *schedule* is called in
+        any thread and in signal handlers; with *needs_main_thread* only in the main thread, and
+        then what it calls may raise.
         """
         self._cancel = cancel
+        self._schedule = schedule
         self._needs_main_thread = needs_main_thread
         if self._cancel_wanted:
-            self._cancel_once()
+            schedule(self._cancel_unless_waiting)
 
     def detach(self) -> None:
         """Say that the program has ended: nothing is left to be cancelled.
@@ -81,18 +96,20 @@ class Stopping:
         The hard bound stays where a stop has begun: exit handlers and other threads of the program
         are bounded by it as well.
         """
-        self._cancel = None
-        if self._running.locked():
+        self._cancel = self._schedule = None
+        if not self._ended:
+            self._ended = True
             self._running.release()
-        for watch in self._watches:
-            watch.acquire(timeout=CLEAN_UP_SECONDS)
+        while self._watches:
+            self._watches.pop().acquire(timeout=CLEAN_UP_SECONDS)
 
     def on_signal(self, number: int, _frame: object = None, *, handled: bool = False) -> None:
-        """Take one signal; *handled* says that the program has a handler of its own for it."""
+        """Take one signal; *handled* says that a handler of the program was called for it."""
         if self._nudged:  # not a signal from outside: the watch wants the main thread to cancel
             self._nudged = False
-            self._cancel_once()
+            self._request(self._cancel_once)
         elif not self._begun:
+            handled = handled or self.is_handled(number)
             self._begin(cooperative=handled or self._context.is_cooperative)
         elif not self._hurried:
             self._hurry(signal.Signals(number).name)
@@ -106,13 +123,15 @@ class Stopping:
             self._context.begin_stopping()
         finally:
             if not cooperative:
-                self._cancel_once()
+                self._cancel_wanted = True
+                self._request(self._cancel_unless_waiting)
 
     def _hurry(self, name: str) -> None:
         self._hurried = True
         self._end_within(CLEAN_UP_SECONDS)
         self._start_watch(0.0, f"a second signal came, {name}", hurried=True)
-        self._cancel_once()
+        self._cancel_wanted = True
+        self._request(self._cancel_once)
 
     def _end_within(self, seconds: float) -> None:
         now = time.monotonic()
@@ -121,11 +140,20 @@ class Stopping:
             with suppress(RuntimeError):  # no thread to be had: the manager's own limit remains
                 faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
 
+    def _request(self, cancel: Callable[[], object]) -> None:
+        schedule = self._schedule
+        if schedule is not None:
+            schedule(cancel)
+
+    def _cancel_unless_waiting(self) -> None:
+        # Asked again when it is done: a program that says `ready` and waits in its next line must
+        # not be cancelled because the signal came between the two.
+        if not self._context.is_cooperative:
+            self._cancel_once()
+
     def _cancel_once(self) -> None:
-        self._cancel_wanted = True
-        cancel = self._cancel
-        if cancel is not None:
-            self._cancel = None  # once: a second one would cut the clean-up that the first began
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:  # a second one would cut the clean-up that the first began
             cancel()
 
     def _start_watch(self, seconds: float, why: str, *, hurried: bool = False) -> None:
@@ -140,8 +168,9 @@ class Stopping:
             if self._has_ended(seconds) or (self._hurried and not hurried):
                 return  # it ended, or the second signal's watch has taken over
             self._say(f"{why}: it has {CLEAN_UP_SECONDS:g} s to clean up")
+            self._cancel_wanted = True
             if not self._needs_main_thread:
-                self._cancel_once()
+                self._request(self._cancel_once)
             elif self._cancel is not None:
                 self._nudged = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

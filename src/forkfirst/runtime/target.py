@@ -1,4 +1,4 @@
-# ruff: noqa: PTH109, PTH110, PTH112, PTH113, PTH118, PTH123, PTH208 - no pathlib before a fork
+
 """From the text that names a program to the function that is it.
 
 `package.module:name` or `path/to/file.py:name`; the name is `main` if it is left out, and may have

@@ -66,13 +66,17 @@ async def _drive(
     root = trio.lowlevel.current_root_task()
     context.describe_tasks = lambda: _describe_tasks(root)
 
+    def schedule(callback: Callable[[], object]) -> None:
+        with suppress(trio.RunFinishedError):  # it has ended meanwhile
+            token.run_sync_soon(callback)
+
     def after_first_step() -> None:
         if not end.has_ended:
             context.ready()
 
     try:
         with trio.CancelScope() as scope:
-            stopping.attach(lambda: _run_sync_soon(token, scope.cancel))
+            stopping.attach(scope.cancel, schedule)
             if not target.wants_context(main):
                 token.run_sync_soon(after_first_step)  # runs in a later turn than main's first
             result = target.call(main, context)
@@ -84,11 +88,6 @@ async def _drive(
     else:
         if not end.has_ended:  # the scope took the cancellation: main ended by the stop
             end.returned(None)
-
-
-def _run_sync_soon(token: trio.lowlevel.TrioToken, callback: Callable[[], object]) -> None:
-    with suppress(trio.RunFinishedError):  # it has ended meanwhile
-        token.run_sync_soon(callback)
 
 
 def _describe_tasks(root: trio.lowlevel.Task | None) -> str:

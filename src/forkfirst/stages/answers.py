@@ -32,9 +32,7 @@ class Facts:
         log: Where its output goes, or None.
     """
 
-    def __init__(
-        self, plan: Plan, *, began: float, listeners: tuple[tuple[str, int], ...]
-    ) -> None:
+    def __init__(self, plan: Plan, *, began: float, listeners: tuple[tuple[str, int], ...]) -> None:
         self.plan = plan
         self.began = began
         self.listeners = listeners
@@ -125,7 +123,7 @@ def _stuck_seconds(context: Context | None) -> float:
 
 def _resident_bytes() -> int:
     try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - no pathlib in the service
+        with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
     except OSError:
         import resource  # noqa: PLC0415 - where there is no /proc: the largest it ever was
@@ -135,7 +133,7 @@ def _resident_bytes() -> int:
 
 def _count_threads() -> int:
     try:
-        return os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - as above
+        return os.stat("/proc/self/task").st_nlink - 2
     except OSError:
         import threading  # noqa: PLC0415 - where there is no /proc: those that Python knows
 

@@ -11,18 +11,18 @@ import sys
 import time
 
 from forkfirst import errors
-from forkfirst.stages import answers, apply, leader
-from forkfirst.stages.start import NO_DESCRIPTOR
+from forkfirst.plan import first
+from forkfirst.stages import answers, fork_first
+from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.unix import channel, session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from forkfirst.runtime.context import Context
-    from forkfirst.stages.apply import Table
+    from forkfirst.stages.fork_first import Forked, Table
     from forkfirst.stages.start import Start
 
 _MODULES = {
@@ -34,12 +34,33 @@ _MODULES = {
 }
 
 
+def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
+    """Import what will be needed, take over the plan and the descriptors, and serve."""
+    try:
+        fork_first.apply_steps(first.plan_early(module), forked, table)
+        if module:
+            from forkfirst.runtime import asyncio_, target  # noqa: F401, PLC0415 - while we wait
+        from forkfirst.control import server  # noqa: F401, PLC0415 - as above
+        from forkfirst.stages import apply, handover  # noqa: PLC0415 - as above
+
+        start = handover.take_over(forked)
+    except OSError as error:
+        failure = errors.SystemRefusedError(f"cannot take over the descriptors: {error}")
+        fork_first.report_refusal(forked.report_to, failure)
+        session.leave(failure.exit_status)
+    if start is None:
+        session.leave(0)
+    serve(start, {**apply.TABLE, **table})
+
+
 def serve(start: Start, table: Table) -> NoReturn:
     """Take the service's steps; the last of them runs the program and leaves."""
     try:
-        apply.apply_steps(start.plan.worker, start, table)
+        fork_first.apply_steps(start.plan.worker, start, table)
     except errors.ForkfirstError as error:
-        leader.report_refusal(start, error)
+        if start.report_to == NO_DESCRIPTOR:
+            raise
+        fork_first.report_refusal(start.report_to, error)
         session.leave(error.exit_status)
     raise AssertionError  # the last step leaves
 
@@ -101,20 +122,23 @@ def run_program(start: Start) -> NoReturn:
             telling.ended("raised")
     except errors.TargetError as error:
         if start.report_to == NO_DESCRIPTOR:
-            print(f"forkfirst: {error}", file=sys.stderr)
+            sys.stderr.write(f"forkfirst: {error}\n")
+        else:
+            fork_first.report_refusal(start.report_to, error)
         status = error.exit_status
-        leader.report_refusal(start, error)
     except SystemExit as exit_:
-        status = _status_of(exit_)
-    except BaseException:  # noqa: BLE001 - whatever the program's import raised is shown, whole
-        _show_exception()
+        from forkfirst.runtime import ending  # noqa: PLC0415 - only for an end like this
+
+        status = ending.status_of_exit(exit_.code)
+    except BaseException as error:  # noqa: BLE001 - what the program's import raised is shown, whole
+        _show_exception(error)
         telling.ended("raised")
     _leave(start, status)
 
 
 def _prepare(
     start: Start, facts: answers.Facts, telling: Telling
-) -> tuple[ModuleType, Callable[..., object], Context]:
+) -> tuple[ModuleType, Any, Context]:
     from forkfirst.runtime import context as context_  # noqa: PLC0415 - after the fork
 
     service = start.plan.service
@@ -131,7 +155,7 @@ def _prepare(
         from forkfirst.runtime import command  # noqa: PLC0415 - only for a command
 
         facts.runtime = "command"
-        return command, command.make_main(service), context
+        return command, _make_command(start, command), context
     from forkfirst.runtime import target  # noqa: PLC0415 - not for a command
 
     main = start.program
@@ -143,6 +167,16 @@ def _prepare(
     name = _MODULES[facts.runtime]
     module = __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
     return module, main, context
+
+
+def _make_command(start: Start, module: ModuleType) -> Any:
+    service = start.plan.service
+    return module.Command(
+        argv=service.command,
+        notify_path=start.plan.places.control_socket.removesuffix(".sock") + ".notify",
+        notify_fd=None if service.notify_fd < 0 else service.notify_fd,
+        settle_seconds=service.settle_seconds,
+    )
 
 
 def serve_control(start: Start) -> None:
@@ -168,7 +202,7 @@ def serve_control(start: Start) -> None:
     start.server.start()
 
 
-# -- the end ----------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 def _leave(start: Start, status: int) -> NoReturn:
@@ -182,8 +216,8 @@ def _leave(start: Start, status: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - what the interpreter calls: joins threads that are no daemons, ends executors
         atexit._run_exitfuncs()  # noqa: SLF001 - the same, for `atexit`
-    except BaseException:  # noqa: BLE001 - a second SIGTERM may interrupt it; the files must still go
-        _show_exception()
+    except BaseException as error:  # noqa: BLE001 - the files must go, whatever a handler raised
+        _show_exception(error)
     if start.server is not None:
         start.server.stop()
     start.tidy()
@@ -191,18 +225,8 @@ def _leave(start: Start, status: int) -> NoReturn:
     session.leave(status)
 
 
-def _status_of(exit_: SystemExit) -> int:
-    """Return what a process that raised *exit_* exits with, as the interpreter has it."""
-    if exit_.code is None:
-        return 0
-    if isinstance(exit_.code, int):
-        return exit_.code & 0xFF
-    print(exit_.code, file=sys.stderr)
-    return 1
+def _show_exception(error: BaseException) -> None:
+    from forkfirst.runtime import ending  # noqa: PLC0415 - only for a failure
 
-
-def _show_exception() -> None:
-    import traceback  # noqa: PLC0415 - only for a failure
-
-    traceback.print_exc()
+    ending.print_error(error)
     sys.stderr.flush()

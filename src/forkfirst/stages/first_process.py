@@ -13,7 +13,7 @@ import os
 import signal
 
 from forkfirst import errors
-from forkfirst.stages import apply
+from forkfirst.stages import apply, fork_first
 from forkfirst.unix import children, session, signals
 
 TYPE_CHECKING = False
@@ -21,10 +21,17 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-    from forkfirst.stages.apply import Table
+    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
 
-_NOT_FORWARDED = (signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_NOT_FORWARDED = (
+    signal.SIGCHLD,
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 
 def run(start: Start, table: Table = apply.TABLE) -> NoReturn:
@@ -34,7 +41,7 @@ def run(start: Start, table: Table = apply.TABLE) -> NoReturn:
         ForkfirstError: A step of the launcher failed; nothing is left.
     """
     try:
-        apply.apply_steps(start.plan.launcher, start, table)
+        fork_first.apply_steps(start.plan.launcher, start, table)
     except errors.ForkfirstError:
         start.undo()
         raise

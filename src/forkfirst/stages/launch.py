@@ -11,20 +11,19 @@ import signal
 import time
 
 from forkfirst import errors
-from forkfirst.plan import steps
-from forkfirst.stages import apply
-from forkfirst.stages.start import ENDING_SIGNALS
+from forkfirst.plan import first, steps
+from forkfirst.stages import apply, fork_first
+from forkfirst.stages.fork_first import ENDING_SIGNALS
 from forkfirst.unix import children, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
     from typing import NoReturn
 
-    from forkfirst.stages.apply import Table
+    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
-    from forkfirst.unix.channel import Report
+    from forkfirst.unix.channel import Reader, Report
 
 _SHOWN = 32 * 1024
 """Bytes of the program's output, the last ones, that a failed start copies to the terminal."""
@@ -45,35 +44,39 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
     Raises:
         ForkfirstError: The service does not run. Nothing is left of it.
     """
-    plan = start.plan
+    service = start.plan.service
     try:
-        apply.apply_steps(plan.launcher, start, table)
-        if start.child == 0:
-            _be_leader(start, table)
-        apply.apply_steps(plan.last, start, table)
-    except errors.ForkfirstError:
+        if start.forked is None:
+            start.forked = fork_first.fork_service(
+                table,
+                module=first.early_module(service.target, service.runtime),
+                program=start.program,
+            )
+        try:
+            fork_first.apply_steps(start.plan.launcher, start, table)
+            fork_first.apply_steps(start.plan.last, start, table)
+        except errors.ForkfirstError:
+            start.forked.dismiss()
+            raise
+    except errors.ForkfirstError as error:
         start.undo()
+        error.args = (f'cannot start "{service.name}": {error}',)
         raise
 
 
 def run_here(start: Start, table: Table = apply.TABLE) -> NoReturn:
     """Run the service in this process, and exit with its status. Makes no process."""
     try:
-        apply.apply_steps(start.plan.launcher, start, table)
-        apply.apply_steps(start.plan.worker, start, table)
-    except errors.ForkfirstError:
+        fork_first.apply_steps(start.plan.launcher, start, table)
+        fork_first.apply_steps(start.plan.worker, start, table)
+    except errors.ForkfirstError as error:
         start.undo()
+        error.args = (f'cannot start "{start.plan.service.name}": {error}',)
         raise
     raise AssertionError  # the last step leaves
 
 
-def _be_leader(start: Start, table: Table) -> NoReturn:
-    from forkfirst.stages import leader  # noqa: PLC0415 - only the child needs it
-
-    leader.lead(start, table)
-
-
-# -- waiting for READY ------------------------------------------------------------------------------
+# -- waiting for READY -----------------------------------------------------------------------------
 
 
 def await_ready(step: steps.AwaitReady, start: Start) -> None:
@@ -82,29 +85,32 @@ def await_ready(step: steps.AwaitReady, start: Start) -> None:
     Raises:
         ForkfirstError: It will not be ready. Every process of it is gone.
     """
-    os.close(start.report_to)  # the service's end: ours would hide its end of file
-    restore = _listen_for_signals()
+    before = {number: signal.signal(number, _interrupt) for number in ENDING_SIGNALS}
     try:
+        signals.unblock_all()  # one that came since the fork interrupts here
         failure = _wait(step, start)
     except _Interrupted as interruption:
         failure = _give_up(start, interruption.number)
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert start.forked is not None  # noqa: S101 - it is what we waited for
     if failure is None:
-        _dismiss_leader(start)
+        # From now on the service stands alone. Only after this may our end of the report close: the
+        # leader takes that for our death.
+        start.forked.dismiss()
         return
-    _end_everything(start)
+    children.end_session(start.forked.child, signal.SIGKILL)
     _show_output(start, failure)
     raise failure
 
 
 def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
-    assert start.report is not None  # noqa: S101 - OpenReport comes before Fork
     deadline = time.monotonic() + step.seconds
     ended: Report | None = None
     while True:
         try:
-            report = start.report.receive(max(0.0, deadline - time.monotonic()))
+            report = _report(start).receive(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             return _too_slow(start, step.seconds)
         if report is None:  # every writer is gone, and none of them said READY
@@ -125,9 +131,7 @@ def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
 
 
 def _refusal(report: Report) -> errors.ForkfirstError:
-    failure = errors.ForkfirstError(
-        str(report.fields["message"]), hint=str(report.fields["hint"])
-    )
+    failure = errors.ForkfirstError(str(report.fields["message"]), hint=str(report.fields["hint"]))
     failure.exit_status = int(report.fields["exit_status"])
     return failure
 
@@ -144,9 +148,7 @@ def _explain_end(ended: Report | None, raw: int | None) -> errors.ForkfirstError
         status = children.exit_status(raw)
         what = f"ended with status {status}"
         status = status or errors.ProgramFailedError.exit_status
-    return errors.ProgramFailedError(
-        f"the program {what} before it was ready", exit_status=status
-    )
+    return errors.ProgramFailedError(f"the program {what} before it was ready", exit_status=status)
 
 
 def _too_slow(start: Start, seconds: float) -> errors.ForkfirstError:
@@ -173,31 +175,22 @@ def _show_where_it_hangs(start: Start) -> None:
 
 
 def _give_up(start: Start, number: int) -> errors.ForkfirstError:
-    """Take the service down as it would be stopped: somebody pressed Ctrl-C while waiting."""
-    if _signal_service(start, signal.SIGTERM):
-        _wait_for_leader(start, start.plan.service.grace_seconds)
+    """Take the service down as it would be stopped: somebody pressed Ctrl-C while waiting.
+
+    A second Ctrl-C does not wait for it.
+    """
+    try:
+        if _signal_service(start, signal.SIGTERM):
+            _wait_for_leader(start, start.plan.service.grace_seconds)
+    except _Interrupted as interruption:
+        number = interruption.number
     return errors.ProgramFailedError(
         f"given up on {signal.Signals(number).name}, and the service was taken down",
         exit_status=128 + number,
     )
 
 
-# -- processes --------------------------------------------------------------------------------------
-
-
-def _dismiss_leader(start: Start) -> None:
-    """End the session leader: from now on the service stands alone.
-
-    Only now may the launcher's end of the report close: the leader takes that for our death.
-    """
-    os.kill(start.child, signal.SIGKILL)  # our own child, not yet waited for: the pid is its own
-    children.waitpid(start.child)
-
-
-def _end_everything(start: Start) -> None:
-    children.end_session(start.child, signal.SIGKILL)
-    os.kill(start.child, signal.SIGKILL)
-    children.waitpid(start.child)
+# -- processes -------------------------------------------------------------------------------------
 
 
 def _signal_service(start: Start, number: int) -> bool:
@@ -212,31 +205,27 @@ def _signal_service(start: Start, number: int) -> bool:
 
 def _wait_for_leader(start: Start, seconds: float) -> None:
     """Wait until the leader has reported the service's death, at most *seconds*."""
-    assert start.report is not None  # noqa: S101 - OpenReport comes before Fork
     deadline = time.monotonic() + seconds
+    report_from = _report(start)
     try:
-        while (report := start.report.receive(max(0.0, deadline - time.monotonic()))) is not None:
+        while (report := report_from.receive(max(0.0, deadline - time.monotonic()))) is not None:
             if report.kind == "exited":
                 return
     except TimeoutError:
         return
 
 
-def _listen_for_signals() -> Callable[[], None]:
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise _Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in ENDING_SIGNALS}
-    signals.unblock_all()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    return restore
+def _report(start: Start) -> Reader:
+    assert start.forked is not None  # noqa: S101 - a launcher without a fork does not wait
+    assert start.forked.report is not None  # noqa: S101 - OpenReport comes before Fork
+    return start.forked.report
 
 
-# -- what the person sees ---------------------------------------------------------------------------
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise _Interrupted(number)
+
+
+# -- what the person sees --------------------------------------------------------------------------
 
 
 def _show_output(start: Start, failure: errors.ForkfirstError) -> None:
@@ -245,7 +234,7 @@ def _show_output(start: Start, failure: errors.ForkfirstError) -> None:
     if size <= 0:
         return
     begin = start.log_offset + max(0, size - _SHOWN)
-    with open(start.plan.places.log, "rb") as log:  # noqa: PTH123 - no pathlib before the fork
+    with open(start.plan.places.log, "rb") as log:
         log.seek(begin)
         output = log.read(_SHOWN)
     os.write(2, output if output.endswith(b"\n") else output + b"\n")

@@ -12,74 +12,67 @@ import select
 import signal
 
 from forkfirst import errors
-from forkfirst.stages import apply
-from forkfirst.unix import channel, children, session
+from forkfirst.plan import first
+from forkfirst.stages import fork_first
+from forkfirst.unix import channel, session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from forkfirst.stages.apply import Table
-    from forkfirst.stages.start import Start
+    from forkfirst.stages.fork_first import Forked, Table
 
 _WITHOUT_PIDFD = 50
 """Milliseconds between two looks at the service, where the kernel has no pidfd."""
 
 
-def lead(start: Start, table: Table) -> NoReturn:
+def lead(forked: Forked, module: str, table: Table) -> NoReturn:
     """Take the leader's steps, then watch the service. Leaves by `_exit`, always."""
-    assert start.report is not None  # noqa: S101 - OpenReport comes before Fork
+    assert forked.report is not None  # noqa: S101 - OpenReport comes before Fork
     try:
+        os.close(forked.report.fileno())
+        os.close(forked.sender)
         try:
-            apply.apply_steps(start.plan.leader, start, table)
+            fork_first.apply_steps(first.LEADER_STEPS, forked, table)
         except errors.ForkfirstError as error:
-            report_refusal(start, error)
+            fork_first.report_refusal(forked.report_to, error)
             session.leave(error.exit_status)
-        if start.child == 0:
+        if forked.child == 0:
             from forkfirst.stages import child  # noqa: PLC0415 - the service's own code
 
-            child.serve(start, table)
-        _watch(start)
+            child.wait_for_plan(forked, module, table)
+        os.close(forked.receiver)
+        _watch(forked.child, forked.report_to)
+    except BaseException:  # noqa: BLE001 - whatever it was, the frames below are the launcher's
+        import traceback  # noqa: PLC0415 - only for a bug of ours
+
+        traceback.print_exc()
     finally:
         session.leave(errors.ForkfirstError.exit_status)
 
 
-def report_refusal(start: Start, error: errors.ForkfirstError) -> None:
-    """Tell the launcher that a step failed; if it is gone, there is nobody to tell."""
-    try:
-        channel.send(
-            start.report_to,
-            "refused",
-            message=str(error).removeprefix(f'cannot start "{start.plan.service.name}": '),
-            hint=error.hint,
-            exit_status=error.exit_status,
-        )
-    except BrokenPipeError:
-        return
-
-
-def _watch(start: Start) -> None:
+def _watch(service: int, report_to: int) -> None:
     """Report the service's end; end the service if the launcher dies first.
 
     The launcher alone holds the reading end of the report, so its death shows on our writing end
-    as POLLERR. That is no race with READY: a launcher that has heard READY kills us before it leaves.
+    as POLLERR. That is no race with READY: a launcher that heard READY kills us before it leaves.
     """
-    assert start.report is not None  # noqa: S101 - OpenReport comes before Fork
-    os.close(start.report.fileno())
     try:
-        channel.send(start.report_to, "born", pid=start.child)
+        channel.send(report_to, "born", pid=service)
     except BrokenPipeError:
         os.killpg(0, signal.SIGKILL)
-    pidfd = children.open_pidfd(start.child)
+    from forkfirst.unix import children  # noqa: PLC0415 - while the service works already
+
+    pidfd = children.open_pidfd(service)
     poller = select.poll()
-    poller.register(start.report_to, 0)  # POLLERR is always reported
+    poller.register(report_to, 0)  # POLLERR is always reported
     if pidfd is not None:
         poller.register(pidfd, select.POLLIN)
     while True:
         events = dict(poller.poll(None if pidfd is not None else _WITHOUT_PIDFD))
-        if start.report_to in events:
+        if report_to in events:
             os.killpg(0, signal.SIGKILL)  # the service, what it started, and ourselves
-        raw = children.waitpid_nohang(start.child)
+        raw = children.waitpid_nohang(service)
         if raw is not None:
-            channel.send(start.report_to, "exited", raw=raw)
+            channel.send(report_to, "exited", raw=raw)
             session.leave(0)

@@ -71,4 +71,4 @@ def _home(uid: int) -> str:
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(path) if path else ""  # noqa: PTH100 - pathlib costs 6 ms before the fork
+    return os.path.abspath(path) if path else ""

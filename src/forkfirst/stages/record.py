@@ -55,9 +55,9 @@ def write(path: str, record: Record) -> None:
         while data:
             data = data[os.write(fd, data) :]
         unlink_if_present(path)
-        os.rename(temporary, path)  # noqa: PTH104 - no pathlib before the fork
+        os.rename(temporary, path)
     except OSError:
-        os.unlink(temporary)  # noqa: PTH108 - as above
+        os.unlink(temporary)
         raise
     finally:
         os.close(fd)
@@ -70,7 +70,7 @@ def read(path: str) -> Record | None:
         ForkfirstError: There is one, but it is not ours to read or was not written by us.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - as above
+        with open(path, "rb") as file:
             fields = [os.fsdecode(field) for field in file.read().split(b"\0")[:-1]]
     except FileNotFoundError:
         return None

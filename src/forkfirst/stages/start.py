@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
+
+from forkfirst.stages.fork_first import NO_DESCRIPTOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,13 +14,8 @@ if TYPE_CHECKING:
     from forkfirst.control.server import Server
     from forkfirst.plan.order import Plan
     from forkfirst.stages.answers import Facts
-    from forkfirst.unix.channel import Reader
+    from forkfirst.stages.fork_first import Forked
     from forkfirst.unix.pidfile import PidFile
-
-NO_DESCRIPTOR = -1
-
-ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-"""What asks a launcher to give up."""
 
 
 class Start:
@@ -31,19 +27,19 @@ class Start:
         directory: Where that command was given.
         program: The person's function, where the service was declared in their own program;
             None where it is found by its target, after the fork.
+        forked: The process that waits to be the service; None where none was forked.
         pid_file: The lock, once taken.
         log: The descriptor of the log, or `NO_DESCRIPTOR`.
         log_offset: Bytes in the log before this start.
         listeners: Name and descriptor of each listener, in the order of the declaration.
         control: The descriptor of the control socket, or `NO_DESCRIPTOR`.
-        report: The launcher's end of the report.
-        report_to: The service's end of the report, or `NO_DESCRIPTOR`.
-        child: What the last fork returned: 0 in the child.
+        paths: Sockets that this start made: path, inode and device. They go when the service does.
+        report_to: Where the service reports, or `NO_DESCRIPTOR`.
+        child: What a fork returned, in the first process of a container.
         pid: The service, once the launcher knows it; 0 before.
         pidfd: A handle of that process, taken while it could not have been reaped; or None.
         status: What the program said of itself when it became ready.
         began: When the start began, in seconds of `time.monotonic`.
-        leave_behind: What to do when the service has ended.
         facts: What the service knows of itself, in the service.
         server: Who answers for it, in the service.
     """
@@ -52,27 +48,28 @@ class Start:
         self,
         plan: Plan,
         *,
-        command: tuple[str, ...],
-        directory: str,
+        command: tuple[str, ...] = (),
+        directory: str = "/",
         program: Callable[..., object] | None = None,
+        forked: Forked | None = None,
     ) -> None:
         self.plan = plan
         self.command = command
         self.directory = directory
         self.program = program
+        self.forked = forked
         self.pid_file: PidFile | None = None
         self.log = NO_DESCRIPTOR
         self.log_offset = 0
         self.listeners: list[tuple[str, int]] = []
         self.control = NO_DESCRIPTOR
-        self.report: Reader | None = None
+        self.paths: list[tuple[str, int, int]] = []
         self.report_to = NO_DESCRIPTOR
         self.child = NO_DESCRIPTOR
         self.pid = 0
         self.pidfd: int | None = None
         self.status = ""
-        self.began = time.monotonic()
-        self.leave_behind: list[Callable[[], object]] = []
+        self.began = forked.began if forked is not None else time.monotonic()
         self.facts: Facts | None = None
         self.server: Server | None = None
         self._undo: list[Callable[[], object]] = []
@@ -81,45 +78,59 @@ class Start:
         """Call *undo* if the start fails; the last one registered is called first."""
         self._undo.append(undo)
 
-    def on_end(self, tidy: Callable[[], object]) -> None:
-        """Call *tidy* if the start fails, and when the service has ended."""
-        self._undo.append(tidy)
-        self.leave_behind.append(tidy)
-
     def undo(self) -> None:
         """Undo every step, the last one first. One that cannot be undone does not stop the rest."""
-        _call_all(self._undo)
+        while self._undo:
+            _try(self._undo.pop())
+        self.tidy()
 
     def tidy(self) -> None:
-        """Remove what must not outlive the service: called by the service as its last act."""
-        _call_all(self.leave_behind)
+        """Remove what must not outlive the service; the lock goes last.
 
-    def hand_over(self) -> None:
-        """Close the launcher's copies of what the service now has alone."""
+        A path is removed while its socket is still open: the inode cannot be anybody else's then.
+        """
+        for path, inode, device in self.paths:
+            _try(lambda: unlink_if_same(path, inode, device))  # noqa: B023 - called at once
         if self.pid_file is not None:
-            self.pid_file.close()
-        for fd in (self.log, self.control, *(fd for _, fd in self.listeners)):
+            _try(self.pid_file.release)
+
+    def made_path(self, path: str) -> None:
+        """Note that this start has just bound a socket to *path*."""
+        facts = os.lstat(path)
+        self.paths.append((path, facts.st_ino, facts.st_dev))
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that belong to the service: lock, log, control, listeners."""
+        lock = self.pid_file.fd if self.pid_file is not None else NO_DESCRIPTOR
+        return [lock, self.log, self.control, *(fd for _, fd in self.listeners)]
+
+    def let_go(self) -> None:
+        """Close the launcher's copies of what the service now has alone."""
+        for fd in self.descriptors():
             if fd != NO_DESCRIPTOR:
                 os.close(fd)
 
-    def kept_descriptors(self) -> tuple[int, ...]:
-        """Return the descriptors above 2 that belong to the service."""
-        lock = self.pid_file.fd if self.pid_file else NO_DESCRIPTOR
-        own = (lock, self.control, self.report_to, *(fd for _, fd in self.listeners))
-        return tuple(fd for fd in own if fd != NO_DESCRIPTOR)
 
-
-def _call_all(functions: list[Callable[[], object]]) -> None:
-    while functions:
-        try:
-            functions.pop()()
-        except OSError:  # noqa: PERF203 - each on its own: a full disk must not keep the socket
-            continue
+def _try(tidy: Callable[[], object]) -> None:
+    try:
+        tidy()
+    except OSError:
+        return  # a directory that is gone, say: the rest must still be tidied
 
 
 def unlink_if_present(path: str) -> None:
     """Remove *path*; that it is gone already is what was wanted."""
     try:
-        os.unlink(path)  # noqa: PTH108 - pathlib costs 6 ms before the fork
+        os.unlink(path)
     except FileNotFoundError:
         return
+
+
+def unlink_if_same(path: str, inode: int, device: int) -> None:
+    """Remove *path* if it is still the file with that inode: a successor's is never removed."""
+    try:
+        facts = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if (facts.st_ino, facts.st_dev) == (inode, device):
+        unlink_if_present(path)

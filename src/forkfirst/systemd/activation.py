@@ -149,7 +149,7 @@ def count_threads() -> int:
     Source: proc(5), /proc/self/task.
     """
     try:
-        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - no pathlib before the fork
+        return len(os.listdir("/proc/self/task"))
     except OSError:
         threading = sys.modules.get("threading")  # not imported: then Python started none
         return threading.active_count() if threading else 1

@@ -43,6 +43,9 @@ class Message(Value):
 class Receiver:
     """A bound notification socket. Non-blocking; wait for it with `fileno`.
 
+    Read it or close it: a sender that uses the C library waits without end for room in its queue,
+    which holds about ten messages (a systemd 257 as PID 1 was seen to stand still so).
+
     Attributes:
         address: What to put into NOTIFY_SOCKET.
     """
@@ -86,7 +89,7 @@ class Receiver:
             return
         try:
             if os.path.samestat(os.lstat(self.address), self._inode):
-                os.unlink(self.address)  # noqa: PTH108 - the socket rooms have no pathlib
+                os.unlink(self.address)
         except FileNotFoundError:
             pass
         self._inode = None

@@ -27,14 +27,14 @@ def find_interpreter_files() -> tuple[str, ...]:
     Entries of `sys.path` that do not exist are left out. Does not look inside directories.
     """
     files = [sys.executable, *_find_libraries(), sys.base_prefix]
-    files += [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - no pathlib before the fork
+    files += [os.path.abspath(entry) for entry in sys.path]
     return tuple(dict.fromkeys(path for path in files if path and os.path.lexists(path)))
 
 
 def _find_libraries() -> list[str]:
     """Return the shared objects that this process has mapped, or a guess where none can be seen."""
     try:
-        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - as above
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
             columns = (line.rstrip("\n").split(None, 5) for line in file)
             return [row[5] for row in columns if len(row) == 6 and row[5].startswith("/")]  # noqa: PLR2004 - the columns of proc_pid_maps(5)
     except OSError:
@@ -42,7 +42,7 @@ def _find_libraries() -> list[str]:
 
         folder = sysconfig.get_config_var("LIBDIR")
         name = sysconfig.get_config_var("LDLIBRARY")
-        return [os.path.join(folder, name)] if folder and name else []  # noqa: PTH118 - as above
+        return [os.path.join(folder, name)] if folder and name else []
 
 
 def check_readable(
@@ -74,9 +74,9 @@ def check_readable(
 
 def _walk(path: str) -> Iterable[tuple[str, int, os.stat_result]]:
     """Yield each thing that opening *path* touches: what it is, the bits it needs, its status."""
-    pending = [part for part in reversed(os.path.abspath(path).split("/")) if part]  # noqa: PTH100 - as above
+    pending = [part for part in reversed(os.path.abspath(path).split("/")) if part]
     here, links = "", 0
-    yield "/", _SEARCH, os.stat("/")  # noqa: PTH116 - as above
+    yield "/", _SEARCH, os.stat("/")
     while pending:
         part = pending.pop()
         if part == "..":  # only ever out of a link: abspath has removed the others
@@ -91,7 +91,7 @@ def _walk(path: str) -> Iterable[tuple[str, int, os.stat_result]]:
             links += 1
             if links > _MOST_LINKS:
                 return
-            target = os.readlink(candidate)  # noqa: PTH115 - as above
+            target = os.readlink(candidate)
             here = "" if target.startswith("/") else here
             pending += [piece for piece in reversed(target.split("/")) if piece not in ("", ".")]
             continue

@@ -198,7 +198,7 @@ def _signal_member(pid: int, sid: int, number: int) -> bool:
 
 def _list_pids() -> Iterator[int]:
     try:
-        names = os.listdir("/proc")  # noqa: PTH208 - no pathlib before the fork
+        names = os.listdir("/proc")
     except OSError:
         return
     for name in names:

@@ -83,7 +83,7 @@ def _read_listing() -> list[int] | None:
         except OSError:
             probe = -1
         try:
-            listed = sorted(int(name) for name in os.listdir(directory))  # noqa: PTH208 - see children
+            listed = sorted(int(name) for name in os.listdir(directory))
         except (OSError, ValueError):
             continue
         finally:

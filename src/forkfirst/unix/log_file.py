@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH104, PTH108, PTH114, PTH116, PTH120, SIM105
+# ruff: noqa: SIM105
 # Neither pathlib nor contextlib is imported before a fork.
 """The log: the file on descriptors 1 and 2, and Python's streams over it.
 

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH108, PTH110, PTH116, PTH119, PTH120, PTH208 - no pathlib before a fork
+
 """The pid file that is the lock: who holds the lock runs, and the file says its pid.
 
 Invariants, each kept by the order of the steps below:
@@ -42,7 +42,7 @@ class Holder(Value):
 class PidFile:
     """A held lock: *fd* is the locked file, *path* its absolute name.
 
-    Not a value: it owns *fd*. A process that inherited or was handed *fd* makes its own.
+    It owns *fd*. A process that inherited or was handed the descriptor makes its own object.
     """
 
     __slots__ = ("fd", "path")
@@ -121,7 +121,7 @@ def acquire(path: str, pid: int) -> PidFile:
                     # Before the stale one goes: on a full disk nothing is changed.
                     new = _make_file(path, directory, pid)
                 if stale >= 0:
-                    os.unlink(_name(path), dir_fd=directory)
+                    _remove_name(path, directory)
             finally:
                 if stale >= 0:
                     os.close(stale)
@@ -215,7 +215,7 @@ def take_pidfd(path: str) -> tuple[int, int | None] | None:
 def _lock_stale(path: str, directory: int) -> int | None:
     """Return the stale file that has the name, locked; -1 if there is none; None to try again."""
     try:
-        fd = os.open(_name(path), os.O_RDWR | _LOOK, dir_fd=directory)
+        fd = os.open(os.path.basename(path), os.O_RDWR | _LOOK, dir_fd=directory)
     except FileNotFoundError:
         return -1
     except OSError as error:
@@ -224,7 +224,7 @@ def _lock_stale(path: str, directory: int) -> int | None:
     try:
         trust.check_plain_file(os.fstat(fd), _describe(path))
         if file_lock.try_lock(fd):
-            named = os.stat(_name(path), dir_fd=directory, follow_symlinks=False)
+            named = os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
             if _is_same_file(fd, named):
                 kept, fd = fd, -1
                 return kept
@@ -281,6 +281,13 @@ def open_temporary(path: str, directory: int) -> int:
         return os.open(temporary, flags, MODE, dir_fd=directory)
 
 
+def _remove_name(path: str, directory: int) -> None:
+    try:
+        os.unlink(os.path.basename(path), dir_fd=directory)
+    except FileNotFoundError:
+        return  # by hand, since it was looked at
+
+
 def _publish(fd: int, path: str, directory: int) -> bool:
     """Give *fd* the name, if nobody has it; return whether this was first."""
     nameless = os.fstat(fd).st_nlink == 0
@@ -289,7 +296,7 @@ def _publish(fd: int, path: str, directory: int) -> bool:
         # With a directory descriptor it is linkat(2), which can follow the link in /proc.
         os.link(
             source,
-            _name(path),
+            os.path.basename(path),
             src_dir_fd=None if nameless else directory,
             dst_dir_fd=directory,
             follow_symlinks=nameless,
@@ -317,7 +324,7 @@ def _open_to_look(path: str) -> int | None:
     directory = -1
     try:
         directory = _open_directory(path)
-        fd = os.open(_name(path), os.O_RDONLY | _LOOK, dir_fd=directory)
+        fd = os.open(os.path.basename(path), os.O_RDONLY | _LOOK, dir_fd=directory)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -336,7 +343,7 @@ def _open_to_look(path: str) -> int | None:
 
 
 def _open_holder(fd: int, pid: int) -> int | None:
-    """Return a pidfd of *pid*, None where there are none; -1 if it is not who holds *fd*."""
+    """Return a pidfd of *pid*, None where there are none; -1 if *pid* does not hold *fd*."""
     try:
         pidfd = children.open_pidfd(pid)
     except ProcessLookupError:
@@ -366,7 +373,7 @@ def _has_open(pid: int, fd: int) -> bool:
             if _is_same_file(fd, os.stat(f"{links}/{number}")):
                 return True
         except OSError:
-            continue
+            continue  # closed since
     return False
 
 
@@ -376,12 +383,8 @@ def _read_pid(fd: int) -> int | None:
     return int(first) if first.isdigit() and len(first) < _PID_BYTES else None
 
 
-def _name(path: str) -> str:
-    return os.path.basename(path)
-
-
 def _temporary_name(path: str) -> str:
-    return f".{_name(path)}.{os.getpid()}"
+    return f".{os.path.basename(path)}.{os.getpid()}"
 
 
 def _is_same_file(fd: int, other: os.stat_result) -> bool:

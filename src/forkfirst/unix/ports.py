@@ -4,7 +4,6 @@ Everything is read from /proc, so it is what this user may see; on a system with
 found and the refusal is shorter.
 """
 
-# ruff: noqa: PTH115, PTH123, PTH208
 # pathlib is not loaded before the fork
 from __future__ import annotations
 

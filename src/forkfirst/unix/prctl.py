@@ -1,7 +1,7 @@
 """What only prctl(2), capget(2) and capset(2) can say of and do to a process: Linux only.
 
 Python has no binding for them, so these calls go through ctypes, which is imported inside the
-functions: it costs some 1.5 ms, and most services need none of it. Where a service changes its user,
+functions: it costs some 1.5 ms, and most services need none of it. If a service changes its user,
 it must have been imported before the change, because the new user may not be able to read it;
 `privileges.drop_privileges` sees to that.
 

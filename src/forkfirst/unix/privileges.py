@@ -248,7 +248,7 @@ def _find_regained(uid: int, gid: int) -> tuple[str, ...]:
 
 def _read_status() -> dict[str, str]:
     # thread-self, not self: capabilities belong to a thread, and self shows the first one's
-    with open("/proc/thread-self/status", "rb") as file:  # noqa: PTH123 - no pathlib before the fork
+    with open("/proc/thread-self/status", "rb") as file:
         # UTF-8 and nothing else: the codec of any other name would be imported now, as the new
         # user, who may not be able to read the standard library
         lines = (line.partition(":") for line in file.read().decode("utf-8", "replace").split("\n"))

@@ -12,7 +12,6 @@ to that. The alternatives, and why not:
 * look at the inode again before unlink(2): makes the gap small, never closes it.
 """
 
-# ruff: noqa: PTH101, PTH108, PTH112, PTH118
 # pathlib is not loaded before the fork
 from __future__ import annotations
 

@@ -1,0 +1,174 @@
+"""First of all, the fork: before anything is opened or imported that a child could inherit broken.
+
+The process that will be the service is made in the launcher's first moment, and waits for its
+plan.
+While the launcher reads its arguments, takes the lock and opens the listeners, the service imports
+asyncio, on another processor: an import is half of what a start takes. Then the launcher hands
+over the plan and the descriptors, as a predecessor hands them to its successor.
+
+Measured, until the port answers, against a bare `python app.py`: see benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from forkfirst.plan import first, steps
+from forkfirst.unix import channel, passage, session, stdio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from forkfirst import errors
+
+    Table = Mapping[type[steps.Step], Callable[[Any, Any], None]]
+
+NO_DESCRIPTOR = -1
+
+ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""What asks a launcher to give up."""
+
+
+class Forked:
+    """The process that will be the service, as each of its three relatives sees it.
+
+    Attributes:
+        program: The person's function, if the service is declared in their own program.
+        began: When this was begun, in seconds of `time.monotonic`.
+        child: What the last fork returned: 0 in the child; in the launcher, the session leader.
+        report: Where the launcher hears how the start goes.
+        report_to: Where the service and the leader say it.
+        sender: Where the launcher hands over; `NO_DESCRIPTOR` elsewhere.
+        receiver: Where the service takes over; `NO_DESCRIPTOR` elsewhere.
+    """
+
+    def __init__(self, program: Callable[..., object] | None = None) -> None:
+        self.program = program
+        self.began = time.monotonic()
+        self.child = NO_DESCRIPTOR
+        self.report: channel.Reader | None = None
+        self.report_to = NO_DESCRIPTOR
+        self.sender = NO_DESCRIPTOR
+        self.receiver = NO_DESCRIPTOR
+
+    def dismiss_unused(self) -> None:
+        """End it if it was never handed a plan: the command line was wrong, say."""
+        if self.sender != NO_DESCRIPTOR:
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """End the session leader, our own child; a service that waits for a plan ends too."""
+        os.kill(self.child, signal.SIGKILL)  # not yet waited for, so the pid is still its own
+        os.waitpid(self.child, 0)
+        if self.sender != NO_DESCRIPTOR:
+            os.close(self.sender)
+            self.sender = NO_DESCRIPTOR
+
+
+def fork_service(
+    table: Table, *, module: str = "", program: Callable[..., object] | None = None
+) -> Forked:
+    """Make the process that will be the service. Returns only in the launcher.
+
+    Args:
+        table: What takes each step.
+        module: What the service imports while it waits, or "".
+        program: The person's function, if it is known already.
+
+    Raises:
+        ForkfirstError: It cannot be made; nothing was.
+    """
+    forked = Forked(program)
+    apply_steps(first.FIRST_STEPS, forked, table)
+    if forked.child == 0:
+        from forkfirst.stages import leader  # noqa: PLC0415 - only the child needs it
+
+        leader.lead(forked, module, table)
+    os.close(forked.receiver)
+    os.close(forked.report_to)  # ours would hide the end of file of the service's
+    forked.receiver = forked.report_to = NO_DESCRIPTOR
+    return forked
+
+
+def apply_steps(chosen: Iterable[steps.Step], state: object, table: Table) -> None:
+    """Take each step of *chosen*, in order.
+
+    Raises:
+        ForkfirstError: A step failed; the text names the step and what it was about.
+    """
+    for step in chosen:
+        try:
+            table[type(step)](step, state)
+        except OSError as error:
+            from forkfirst.stages import refusal  # noqa: PLC0415 - only for a failure
+
+            raise refusal.explain(step, error) from error
+
+
+# -- in the launcher -------------------------------------------------------------------------------
+
+
+def _hold_standard_descriptors(_: steps.HoldStandardDescriptors, __: object) -> None:
+    stdio.hold_standard_descriptors()
+
+
+def _judge_fork(_: steps.JudgeFork, __: object) -> None:
+    from forkfirst.guard import verdict  # noqa: PLC0415 - only a start that forks needs it
+
+    verdict.assert_fork_safe()
+
+
+def _open_report(_: steps.OpenReport, forked: Forked) -> None:
+    receive, forked.report_to = channel.open_channel()
+    forked.report = channel.Reader(receive)
+    forked.sender, forked.receiver = passage.open_passage()
+
+
+def _fork(_: steps.Fork, forked: Any) -> None:
+    # A signal must not find the launcher between the fork and its handlers: `launch` unblocks them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    forked.child = session.fork()
+
+
+# -- in its children -------------------------------------------------------------------------------
+
+
+def _start_session(_: steps.StartSession, __: Forked) -> None:
+    session.start_session()
+
+
+def _fork_again(_: steps.ForkAgain, forked: Forked) -> None:
+    forked.child = session.fork()
+
+
+def _import_runtime_module(step: steps.ImportRuntimeModule, _: Forked) -> None:
+    __import__(step.module)
+
+
+TABLE: Table = {
+    steps.HoldStandardDescriptors: _hold_standard_descriptors,
+    steps.JudgeFork: _judge_fork,
+    steps.OpenReport: _open_report,
+    steps.Fork: _fork,
+    steps.StartSession: _start_session,
+    steps.ForkAgain: _fork_again,
+    steps.ImportRuntimeModule: _import_runtime_module,
+}
+
+
+def report_refusal(report_to: int, error: errors.ForkfirstError) -> None:
+    """Tell the launcher that a step failed; if it is gone, there is nobody to tell."""
+    try:
+        channel.send(
+            report_to,
+            "refused",
+            message=str(error),
+            hint=error.hint,
+            exit_status=error.exit_status,
+        )
+    except BrokenPipeError:
+        return

@@ -1,0 +1,53 @@
+"""The plan and the descriptors, from the launcher to the process that waits to be the service."""
+
+from __future__ import annotations
+
+import _pickle  # the C half of pickle: the Python half costs 3 ms, and both ends are one program
+import os
+
+from forkfirst.stages.fork_first import NO_DESCRIPTOR
+from forkfirst.stages.start import Start
+from forkfirst.unix import passage, pidfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from forkfirst.stages.fork_first import Forked
+
+
+def hand_over(start: Start) -> None:
+    """Send the service its plan, and what was opened for it.
+
+    Raises:
+        OSError: It is gone.
+    """
+    forked = start.forked
+    assert forked is not None  # noqa: S101 - only a plan with a fork has this step
+    names = [name for name, _ in start.listeners]
+    descriptors = start.descriptors()
+    given = [fd for fd in descriptors if fd != NO_DESCRIPTOR]
+    holes = [fd == NO_DESCRIPTOR for fd in descriptors]
+    message = (start.plan, names, start.paths, start.log_offset, holes)
+    passage.send(forked.sender, _pickle.dumps(message), given)
+    os.close(forked.sender)
+    forked.sender = NO_DESCRIPTOR
+
+
+def take_over(forked: Forked) -> Start | None:
+    """Wait for the plan; None if the launcher gave up before it had one."""
+    received = passage.receive(forked.receiver)
+    if received is None:
+        return None
+    data, descriptors = received
+    # Ours alone has written to it: the other end of this pair was never anybody else's.
+    plan, names, paths, log_offset, holes = _pickle.loads(data)
+    start = Start(plan, program=forked.program)
+    taken = iter(descriptors)
+    lock, start.log, start.control, *listeners = (
+        NO_DESCRIPTOR if hole else next(taken) for hole in holes
+    )
+    start.pid_file = pidfile.PidFile(lock, plan.places.pid_file)
+    start.listeners = list(zip(names, listeners, strict=True))
+    start.paths = paths
+    start.log_offset = log_offset
+    start.report_to = forked.report_to
+    return start
