@@ -150,6 +150,8 @@ def boot(lower: Path, name: str) -> Iterator[RealSystemd]:
             console.seek(0)
             reason = f"systemd-nspawn did not boot {lower}: {console.read()[-2000:]}"
             raise UnavailableError(reason)
+        # Newer ones go on telling us of every unit; unread, they would wait for ever for room.
+        receiver.close()
         yield RealSystemd(leader)
 
 
