@@ -30,9 +30,10 @@ _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 class Origin:
     """Where a setting was given, for its errors and its relative paths."""
 
-    def __init__(self, text: str, directory: str) -> None:
+    def __init__(self, text: str, directory: str, *, prefix: str = "") -> None:
         self.text = text
         self.directory = directory
+        self.prefix = prefix
 
     def absolute(self, path: str) -> str:
         """Return *path* as an absolute one; a leading ``~`` is the home directory."""
@@ -40,7 +41,7 @@ class Origin:
 
     def error(self, key: str, message: str) -> errors.ConfigError:
         """Return the one line that says what is wrong with *key*."""
-        return errors.ConfigError(f"{self.text}: {key}: {message}")
+        return errors.ConfigError(f"{self.text}: {self.prefix}{key}: {message}")
 
 
 def read_services(path: str) -> dict[str, dict[str, Any]]:

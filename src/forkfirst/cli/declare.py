@@ -75,7 +75,7 @@ def make_declarations(arguments: argparse.Namespace) -> list[Declaration]:
         ConfigError: A value is wrong.
     """
     directory = os.getcwd()
-    origin = config.Origin("command line", directory)
+    origin = config.Origin("command line", directory, prefix="--")
     flags: dict[str, Any] = {name.replace("_", "-"): getattr(arguments, name) for name in _FLAGS}
     flags["env"] = dict(_split_variable(text) for text in arguments.env or ())
     target = arguments.target
@@ -116,10 +116,14 @@ def _from_file(
     if arguments.name and len(names) > 1:
         message = f"--name needs one service, but {path} declares {len(names)}"
         raise errors.UsageError(message)
-    file_origin = config.Origin(path, os.path.dirname(path))
+    folder = os.path.dirname(path)
     return [
         config.make_declaration(
-            arguments.name or name, [(services[name], file_origin), (flags, origin)]
+            arguments.name or name,
+            [
+                (services[name], config.Origin(path, folder, prefix=f"service.{name}.")),
+                (flags, origin),
+            ],
         )
         for name in names
     ]

@@ -196,7 +196,8 @@ def end(
         if pidfd is not None:
             os.close(pidfd)
     if left:
-        how += f", and {len(left)} processes that it left behind"
+        processes = "process" if len(left) == 1 else f"{len(left)} processes"
+        how += f", and the {processes} that it left behind"
     return pid, how
 
 
