@@ -12,11 +12,14 @@ from pathlib import Path
 import pages
 import public_names
 
+from forkfirst.guard import kinds
+
 REFERENCE = Path(__file__).parents[1] / "reference"
 
 PAGES = {
     "cli.md": pages.write_commands,
     "exit-statuses.md": pages.write_exit_statuses,
+    "hazards.md": kinds.describe_kinds,
     "steps.md": pages.write_steps,
     "python.md": public_names.write_public_names,
 }

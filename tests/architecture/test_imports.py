@@ -14,6 +14,7 @@ _ROOMS: dict[str, set[str]] = {
     "values": set(),
     "plan": set(),
     "guard": set(),
+    "pytest_plugin": {"guard"},
     "unix": set(),
     "systemd": set(),
     "control": set(),

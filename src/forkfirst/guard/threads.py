@@ -77,20 +77,21 @@ def find_thread_hazards(*, grace: float) -> list[Hazard]:
     """
     if count_threads() <= 1:
         return []
-    threads = _wait_for_the_ending(time.monotonic() + grace)
+    threads = _wait_for_the_ending(grace)
     hazards = [_make_hazard(kind, detail, group) for kind, detail, group in _group(threads)]
     if any(hazard.refuses for hazard in hazards):
         hazards += _find_held_locks()
     return hazards
 
 
-def _wait_for_the_ending(deadline: float) -> list[Thread]:
-    """Return the other threads, as soon as all are harmless or else at *deadline*."""
+def _wait_for_the_ending(grace: float) -> list[Thread]:
+    """Return the other threads, as soon as all are harmless or else after *grace* seconds."""
+    deadline = time.monotonic() + grace
     pause = 0.0  # first only yield: most threads are gone in microseconds
     while True:
         threads = read_threads()
         suspects = [thread for thread in threads if not _survivor(thread)]
-        spinning = suspects and all(thread.stack is None for thread in suspects)
+        spinning = grace and all(thread.stack is None for thread in suspects)
         if not suspects or time.monotonic() >= deadline + (_SPIN if spinning else 0):
             return threads
         time.sleep(pause)

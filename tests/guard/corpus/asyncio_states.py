@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from registry import ForkPoint, state
+from guard.corpus.registry import ForkPoint, state
 
 if TYPE_CHECKING:
     import asyncio
@@ -150,8 +150,7 @@ def asyncio_queues_without_a_loop(fork: ForkPoint) -> None:
 
 @state("hang", quick=True)
 def runner_around_a_daemon(fork: ForkPoint) -> None:
-    """`with asyncio.Runner() as runner: daemonize(); runner.run(main())`: the launcher's exit
-    closes the loop and empties the epoll that the daemon waits on."""
+    """`with asyncio.Runner()`: the launcher's exit empties the epoll that its daemon waits on."""
     import asyncio
 
     with asyncio.Runner() as runner:
@@ -299,7 +298,7 @@ def fork_in_to_thread(fork: ForkPoint) -> None:
 
 @state("harmless")
 def debug_mode_finished(fork: ForkPoint) -> None:
-    """asyncio's debug mode, finished."""
+    """The debug mode of asyncio, finished."""
     import asyncio
 
     asyncio.run(asyncio.sleep(0.01), debug=True)

@@ -9,7 +9,7 @@ import select
 import sys
 from typing import TYPE_CHECKING
 
-from registry import ForkPoint, state
+from guard.corpus.registry import ForkPoint, state
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 def _open_file() -> int:
     import tempfile
 
-    descriptor, path = tempfile.mkstemp()
-    os.unlink(path)
-    return descriptor
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - lives in its descriptor's copy
+    return os.dup(file.fileno())
 
 
 @state("hang", quick=True)
@@ -144,7 +143,7 @@ def connection_shared(fork: ForkPoint) -> None:
     if fork():
         client.sendall(b"C")
         os._exit(0)
-    fork._reap()  # noqa: SLF001 - the child's question is on the connection before ours
+    fork.wait_for_child()
     client.sendall(b"P")
     server.sendall(b"answer to " + server.recv(1))
     assert client.recv(20) == b"answer to P"
@@ -156,7 +155,7 @@ def record_lock(fork: ForkPoint) -> None:
     descriptor = _open_file()
     fcntl.lockf(descriptor, fcntl.LOCK_EX)
     if not fork():
-        fork._reap()  # noqa: SLF001 - the lock is held until the child has asked
+        fork.wait_for_child()
         return
     # An exclusive lock of our own would be granted; the kernel says that the parent has it.
     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,7 +196,7 @@ def _database() -> tuple[sqlite3.Connection, str]:
     import sqlite3
     import tempfile
 
-    path = os.path.join(tempfile.mkdtemp(), "database")
+    path = tempfile.mkdtemp() + "/database"
     connection = sqlite3.connect(path, isolation_level=None, timeout=0.2)
     connection.execute("CREATE TABLE numbers (number)")
     return connection, path

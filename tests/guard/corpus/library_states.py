@@ -1,5 +1,5 @@
 """Libraries with runtimes of their own: imported, used, closed."""
-# ruff: noqa: PLC0415 - a state imports what it is about, where it is about it
+# ruff: noqa: PLC0415, FBT003, N806 - a state imports what it is about, where it is about it
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 import time
 from typing import Any
 
-from registry import ForkPoint, state
+from guard.corpus.registry import ForkPoint, load, state
 
 
 @state("harmless", needs="numpy")
 def numpy_imported(fork: ForkPoint) -> None:
     """OpenBLAS starts its pool at the import, and stops it before a fork."""
-    import numpy as np
+    np = load("numpy")
 
     if fork():
         assert (np.ones((500, 500)) @ np.ones((500, 500)))[0, 0] == 500
@@ -23,7 +23,7 @@ def numpy_imported(fork: ForkPoint) -> None:
 @state("harmless", needs="numpy")
 def numpy_used(fork: ForkPoint) -> None:
     """The pool in use before the fork, and in the child."""
-    import numpy as np
+    np = load("numpy")
 
     ones = np.ones((500, 500))
     assert (ones @ ones)[0, 0] == 500
@@ -34,7 +34,7 @@ def numpy_used(fork: ForkPoint) -> None:
 @state("wrong", needs="numpy", unseen=True)
 def numpy_generator(fork: ForkPoint) -> None:
     """A generator of the program's own gives every child the same numbers."""
-    import numpy as np
+    np = load("numpy")
 
     receive, send = os.pipe()
     generator = np.random.default_rng(7)
@@ -47,8 +47,8 @@ def numpy_generator(fork: ForkPoint) -> None:
 @state("harmless", needs="obstore")
 def obstore_imported(fork: ForkPoint) -> None:
     """The import starts no Tokio; the first use in the child does."""
-    import obstore
-    from obstore.store import MemoryStore
+    obstore = load("obstore")
+    MemoryStore = load("obstore.store").MemoryStore
 
     if fork():
         obstore.put(MemoryStore(), "name", b"value")
@@ -57,8 +57,8 @@ def obstore_imported(fork: ForkPoint) -> None:
 @state("harmless", needs="obstore")
 def obstore_store_made(fork: ForkPoint) -> None:
     """Even a store that was made, and not used, has started nothing."""
-    import obstore
-    from obstore.store import MemoryStore
+    obstore = load("obstore")
+    MemoryStore = load("obstore.store").MemoryStore
 
     store = MemoryStore()
     if fork():
@@ -70,8 +70,8 @@ def obstore_used(fork: ForkPoint) -> None:
     """One put before the fork: the child waits for a Tokio that it does not have."""
     import tempfile
 
-    import obstore
-    from obstore.store import LocalStore
+    obstore = load("obstore")
+    LocalStore = load("obstore.store").LocalStore
 
     store = LocalStore(tempfile.mkdtemp())
     obstore.put(store, "name", b"value")
@@ -87,8 +87,8 @@ def obstore_used_async(fork: ForkPoint) -> None:
     import asyncio
     import tempfile
 
-    import obstore
-    from obstore.store import LocalStore
+    obstore = load("obstore")
+    LocalStore = load("obstore.store").LocalStore
 
     store = LocalStore(tempfile.mkdtemp())
 
@@ -104,7 +104,7 @@ def obstore_used_async(fork: ForkPoint) -> None:
 @state("harmless", needs="deltalake")
 def deltalake_imported(fork: ForkPoint) -> None:
     """The import starts an allocator's thread, which a child makes anew."""
-    import deltalake
+    deltalake = load("deltalake")
 
     if fork():
         assert not deltalake.DeltaTable.is_deltatable(f"/nowhere-{os.getpid()}")
@@ -112,12 +112,12 @@ def deltalake_imported(fork: ForkPoint) -> None:
 
 @state("wrong", "hang", "crash", needs="deltalake")
 def deltalake_used(fork: ForkPoint) -> None:
-    """deltalake knows the pid that made its Tokio, and panics in another one."""
-    import deltalake
+    """Deltalake knows the pid that made its Tokio, and panics in another one."""
+    deltalake = load("deltalake")
 
     import tempfile
 
-    import arro3.core as arrow
+    arrow = load("arro3.core")
 
     table = arrow.Table.from_pydict({"a": arrow.Array([1, 2], arrow.DataType.int64())})
     deltalake.write_deltalake(tempfile.mkdtemp(), table)
@@ -128,7 +128,7 @@ def deltalake_used(fork: ForkPoint) -> None:
 @state("harmless", needs="polars")
 def polars_imported(fork: ForkPoint) -> None:
     """The import starts threads of the allocator and a cleaner; the pool comes with the use."""
-    import polars
+    polars = load("polars")
 
     if fork():
         assert _use_polars(polars) == 10
@@ -137,7 +137,7 @@ def polars_imported(fork: ForkPoint) -> None:
 @state("hang", needs="polars")
 def polars_used(fork: ForkPoint) -> None:
     """The pool of Rayon was used before the fork."""
-    import polars
+    polars = load("polars")
 
     assert _use_polars(polars) == 10
     if fork():
@@ -153,7 +153,7 @@ def _use_polars(polars: Any) -> int:
 @state("harmless", needs="grpc")
 def grpc_imported(fork: ForkPoint) -> None:
     """An import is no runtime."""
-    import grpc
+    grpc = load("grpc")
 
     if fork():
         grpc.insecure_channel("127.0.0.1:1").close()
@@ -163,7 +163,7 @@ def grpc_imported(fork: ForkPoint) -> None:
 def grpc_channel_open(fork: ForkPoint) -> None:
     """An open channel without gRPC's own fork support: the child's calls are never made."""
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    import grpc
+    grpc = load("grpc")
 
     channel, call = _start_echo(grpc)
     assert call(b"parent", timeout=10) == b"parent"
@@ -191,7 +191,7 @@ def _start_echo(grpc: Any) -> tuple[Any, Any]:
 @state("harmless", needs="httpx")
 def httpx_closed(fork: ForkPoint) -> None:
     """A client that was closed."""
-    import httpx
+    httpx = load("httpx")
 
     with httpx.Client():
         pass
@@ -205,7 +205,7 @@ def aiohttp_finished(fork: ForkPoint) -> None:
     """A session inside a finished asyncio.run()."""
     import asyncio
 
-    import aiohttp
+    aiohttp = load("aiohttp")
 
     async def main() -> None:
         async with aiohttp.ClientSession():
@@ -219,18 +219,17 @@ def aiohttp_finished(fork: ForkPoint) -> None:
 @state("harmless", needs="opentelemetry")
 def opentelemetry_worker(fork: ForkPoint) -> None:
     """OpenTelemetry's worker starts itself anew in a child."""
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-
+    trace = load("opentelemetry.sdk.trace")
+    export = load("opentelemetry.sdk.trace.export")
     seen: list[str] = []
 
-    class Exporter(SpanExporter):
-        def export(self, spans: Any) -> SpanExportResult:
+    class Exporter(export.SpanExporter):  # type: ignore[misc,name-defined]
+        def export(self, spans: Any) -> Any:
             seen.extend(span.name for span in spans)
-            return SpanExportResult.SUCCESS
+            return export.SpanExportResult.SUCCESS
 
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(Exporter(), schedule_delay_millis=10))
+    provider = trace.TracerProvider()
+    provider.add_span_processor(export.BatchSpanProcessor(Exporter(), schedule_delay_millis=10))
     tracer = provider.get_tracer("corpus")
     tracer.start_span("parent").end()
     provider.force_flush()
@@ -242,11 +241,10 @@ def opentelemetry_worker(fork: ForkPoint) -> None:
 
 @state("hang", "wrong", needs="prometheus_client")
 def prometheus_server(fork: ForkPoint) -> None:
-    """A metrics server whose thread is not in the child: connections are taken by the kernel
-    and answered by nobody."""
+    """A metrics server without its thread: the kernel takes connections, nobody answers."""
     import socket
 
-    import prometheus_client
+    prometheus_client = load("prometheus_client")
 
     server, _ = prometheus_client.start_http_server(0, "127.0.0.1")
     if not fork():
@@ -260,13 +258,13 @@ def prometheus_server(fork: ForkPoint) -> None:
 
 
 def _threads_of(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/task"))
+    return os.stat(f"/proc/{pid}/task").st_nlink - 2  # noqa: PTH116 - polled
 
 
 @state("harmless", needs="prometheus_client")
 def prometheus_metrics(fork: ForkPoint) -> None:
     """Metrics without a server."""
-    import prometheus_client
+    prometheus_client = load("prometheus_client")
 
     counter = prometheus_client.Counter("corpus", "of states")
     counter.inc()
@@ -277,7 +275,7 @@ def prometheus_metrics(fork: ForkPoint) -> None:
 @state("harmless", needs="sentry_sdk")
 def sentry_initialised(fork: ForkPoint) -> None:
     """sentry_sdk.init() starts its threads with the first event only."""
-    import sentry_sdk
+    sentry_sdk = load("sentry_sdk")
 
     sentry_sdk.init(dsn=None)
     if fork():
@@ -287,7 +285,7 @@ def sentry_initialised(fork: ForkPoint) -> None:
 @state("harmless", needs="watchfiles")
 def watchfiles_imported(fork: ForkPoint) -> None:
     """An import is no runtime."""
-    import watchfiles
+    watchfiles = load("watchfiles")
 
     if fork():
         assert watchfiles.DefaultFilter()
@@ -299,10 +297,9 @@ def watchfiles_open(fork: ForkPoint) -> None:
     import tempfile
     from pathlib import Path
 
-    from watchfiles._rust_notify import RustNotify
-
     folder = tempfile.mkdtemp()
-    watch = RustNotify([folder], False, False, 0, True, False)  # noqa: FBT003 - its own signature
+    native = load("watchfiles._rust_notify")
+    watch = native.RustNotify([folder], False, False, 0, True, False)
     if fork():
         Path(folder, "file").write_text("x")
         assert isinstance(watch.watch(50, 20, 3000, None), set), "no change was reported"
@@ -345,7 +342,7 @@ def _build_openmp() -> str:
 @state("wrong", "hang", needs="io_uring")
 def io_uring_shared(fork: ForkPoint) -> None:
     """A ring is memory that both share: the parent takes the child's completion."""
-    import ring
+    from guard.corpus import ring
 
     shared = ring.Ring(8)
     shared.submit_nop(1)

@@ -7,11 +7,13 @@ import os
 import sys
 import traceback
 
-from registry import STATES, ForkPoint
+sys.path[0] = __file__.rpartition("/guard/")[0]  # the tests, as pytest has them, too
+
+from guard.corpus.registry import STATES, ForkPoint  # noqa: E402 - found through the line above
 
 home, name, report = sys.argv[1:]
 fork = ForkPoint(int(report))
-importlib.import_module(home)
+importlib.import_module(f"guard.corpus.{home}")
 try:
     STATES[name].play(fork)
 except SystemExit:

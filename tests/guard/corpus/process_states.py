@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
 from typing import Any
 
-from registry import ForkPoint, state
+from guard.corpus.registry import ForkPoint, state
 
 
 @state("wrong", quick=True)
@@ -22,7 +23,7 @@ def daemonic_worker(fork: ForkPoint) -> None:
     worker.start()
     if fork():
         sys.exit(0)
-    fork._reap()  # noqa: SLF001 - the child has left; is the worker alive?
+    fork.wait_for_child()
     time.sleep(0.05)
     assert worker.is_alive(), f"the worker ended with {worker.exitcode}"
 
@@ -148,7 +149,7 @@ def shared_memory(fork: ForkPoint) -> None:
     if fork():
         memory[:5] = b"child"
         os._exit(0)
-    fork._reap()  # noqa: SLF001 - what the child wrote must be there
+    fork.wait_for_child()
     assert memory[:5] == b"child"
 
 
@@ -173,13 +174,13 @@ def _interpreters() -> Any:
     if sys.version_info >= (3, 13):
         import _interpreters
     else:
-        import _xxsubinterpreters as _interpreters
+        _interpreters = importlib.import_module("_xxsubinterpreters")
     return _interpreters
 
 
 @state("harmless")
 def fork_server_stopped(fork: ForkPoint) -> None:
-    """multiprocessing's contexts, asked for and not used."""
+    """The contexts of multiprocessing, asked for and not used."""
     import multiprocessing
     import multiprocessing.forkserver
 
@@ -198,7 +199,7 @@ def manager_process(fork: ForkPoint) -> None:
     values["a"] = 1
     if fork():
         sys.exit(0)
-    fork._reap()  # noqa: SLF001 - the child has left
-    assert manager._process.is_alive()  # type: ignore[attr-defined]  # noqa: SLF001
+    fork.wait_for_child()
+    assert manager._process.is_alive()  # type: ignore[attr-defined]  # noqa: SLF001 - no other  # type: ignore[attr-defined]
     assert values["a"] == 1
     assert "child" in values, "the manager's clean-up is guarded by pid, its process is not"

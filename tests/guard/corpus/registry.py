@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +61,6 @@ def state(
     def register(play: Callable[[ForkPoint], None]) -> Callable[[ForkPoint], None]:
         home = play.__module__.rpartition(".")[2]
         name = play.__name__
-        if home == "__main__":
-            home = name
         assert name not in STATES, name
         STATES[name] = State(name, home, frozenset(expected), needs, quick, unseen, play)
         return play
@@ -73,13 +70,14 @@ def state(
 
 def read_all() -> list[State]:
     """Load the whole table; no package that a state needs is imported by that."""
-    folder = os.path.dirname(__file__)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    table = importlib.import_module("registry")  # the one that the homes import
     for home in HOMES:
-        importlib.import_module(home)
-    return list(table.STATES.values())
+        importlib.import_module(f"guard.corpus.{home}")
+    return list(STATES.values())
+
+
+def load(module: str) -> Any:
+    """Import what is installed only where the whole table is played."""
+    return importlib.import_module(module)
 
 
 class ForkPoint:
@@ -98,7 +96,7 @@ class ForkPoint:
         Called again, it first waits for the child before.
         """
         self._judge()
-        self._reap()
+        self.wait_for_child()
         self._ready, self._go = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -122,19 +120,21 @@ class ForkPoint:
         if not self.is_child:
             assert self._child, "the state never forked"
             os.close(self._go)
-            self._reap()
+            self.wait_for_child()
         os._exit(0)
 
     def _judge(self) -> None:
         if self._judged:
             return
         self._judged = True
-        from forkfirst.guard.verdict import find_hazards
+        # Not before: a clean process is one that has not even loaded the guard.
+        from forkfirst.guard.verdict import find_hazards  # noqa: PLC0415 - as above
 
         kinds = [f"{hazard.kind}={hazard.certainty}" for hazard in find_hazards()]
         self.say("verdict " + " ".join(dict.fromkeys(kinds)))
 
-    def _reap(self) -> None:
+    def wait_for_child(self) -> None:
+        """In the parent: reap the child, if there is one, and report how it ended."""
         if self._child:
             _, status = os.waitpid(self._child, 0)
             self._child = 0

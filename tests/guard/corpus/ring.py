@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import struct
 
 _SETUP, _ENTER = 425, 426  # the same on every architecture
@@ -62,3 +63,9 @@ class Ring:
     def _read(self, offset: int) -> int:
         (value,) = struct.unpack_from("I", self._ring, offset)
         return int(value)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._ring.close()
+        self._entries.close()
+        os.close(self._descriptor)

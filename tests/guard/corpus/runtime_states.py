@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 
-from registry import ForkPoint, state
+from guard.corpus.registry import ForkPoint, load, state
 
 
 @state("harmless", needs="uvloop", quick=True)
@@ -111,7 +111,7 @@ def trio_finished(fork: ForkPoint) -> None:
 
 @state("harmless", needs="trio", quick=True)
 def trio_idle_worker(fork: ForkPoint) -> None:
-    """trio keeps an idle thread for ten seconds, and forgets it in a child."""
+    """Trio keeps an idle thread for ten seconds, and forgets it in a child."""
     import trio
 
     async def main() -> None:
@@ -189,7 +189,7 @@ def anyio_running(fork: ForkPoint) -> None:
 @state("harmless", needs="twisted")
 def twisted_imported(fork: ForkPoint) -> None:
     """Twisted without its reactor."""
-    from twisted.internet import defer
+    defer = load("twisted.internet.defer")
 
     if fork():
         assert defer.succeed(1).result == 1
@@ -197,21 +197,21 @@ def twisted_imported(fork: ForkPoint) -> None:
 
 @state("hang", needs="twisted")
 def twisted_reactor_imported(fork: ForkPoint) -> None:
-    """Importing the reactor makes an epoll; the launcher stops its own, and the child's is empty."""
-    from twisted.internet import reactor
+    """Importing the reactor makes an epoll; the launcher empties it on its way out."""
+    reactor = load("twisted.internet.reactor")
 
     if not fork():
-        reactor._poller.unregister(reactor.waker.fileno())  # type: ignore[attr-defined]  # noqa: SLF001
+        reactor._poller.unregister(reactor.waker.fileno())  # noqa: SLF001 - its clean-up
         return
     fork.wait_for_parent()
-    reactor.callInThread(reactor.callFromThread, reactor.stop)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.callInThread(reactor.callFromThread, reactor.stop)
+    reactor.run()
 
 
 @state("hang", "wrong", needs="twisted")
 def twisted_running(fork: ForkPoint) -> None:
     """A fork inside the reactor."""
-    from twisted.internet import reactor
+    reactor = load("twisted.internet.reactor")
 
     def split() -> None:
         fork()
@@ -219,18 +219,18 @@ def twisted_running(fork: ForkPoint) -> None:
 
     def loop(left: int) -> None:
         if left == 0:
-            reactor.stop()  # type: ignore[attr-defined]
+            reactor.stop()
         else:
-            reactor.callInThread(reactor.callFromThread, loop, left - 1)  # type: ignore[attr-defined]
+            reactor.callInThread(reactor.callFromThread, loop, left - 1)
 
-    reactor.callWhenRunning(split)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.callWhenRunning(split)
+    reactor.run()
 
 
 @state("harmless", needs="gevent")
 def gevent_used(fork: ForkPoint) -> None:
-    """gevent makes itself a new hub in a child."""
-    import gevent
+    """Gevent makes itself a new hub in a child."""
+    gevent = load("gevent")
 
     gevent.sleep(0.001)
     if fork():
@@ -240,10 +240,8 @@ def gevent_used(fork: ForkPoint) -> None:
 
 @state("harmless", needs="gevent")
 def gevent_monkey_patched(fork: ForkPoint) -> None:
-    """gevent with the standard library patched."""
-    from gevent import monkey
-
-    monkey.patch_all()
+    """Gevent with the standard library patched."""
+    load("gevent.monkey").patch_all()
     import threading
     import time
 
@@ -257,7 +255,7 @@ def gevent_monkey_patched(fork: ForkPoint) -> None:
 @state("harmless", needs="gevent")
 def gevent_imported(fork: ForkPoint) -> None:
     """An import is no runtime."""
-    import gevent
+    gevent = load("gevent")
 
     if fork():
         gevent.sleep(0.001)
@@ -265,7 +263,7 @@ def gevent_imported(fork: ForkPoint) -> None:
 
 @state("hang", "wrong", needs="trio")
 def trio_guest_mode(fork: ForkPoint) -> None:
-    """trio as a guest of asyncio: its waiting is done by a thread that the child has not."""
+    """Trio as a guest of asyncio: its waiting is done by a thread that the child has not."""
     import asyncio
 
     import trio
@@ -282,7 +280,7 @@ def trio_guest_mode(fork: ForkPoint) -> None:
         trio.lowlevel.start_guest_run(
             guest,
             run_sync_soon_threadsafe=loop.call_soon_threadsafe,
-            done_callback=lambda outcome: done.set_result(outcome),
+            done_callback=done.set_result,
         )
         await done
 

@@ -7,9 +7,10 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry import ForkPoint, state
+from guard.corpus.registry import ForkPoint, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +176,7 @@ def executor_with_spare_workers(fork: ForkPoint) -> None:
 
     executor = ThreadPoolExecutor(4)
     executor.submit(len, "").result()
-    while not executor._idle_semaphore._value:  # type: ignore[attr-defined]  # noqa: SLF001
+    while not executor._idle_semaphore._value:  # noqa: SLF001 - has no other name
         os.sched_yield()
     if fork():
         executor.submit(len, "").result()
@@ -202,7 +203,7 @@ def standard_output_lock_held(fork: ForkPoint) -> None:
     if fork():
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
-        print("hello")
+        sys.stdout.write("hello\n")
         sys.stdout.flush()
 
 
@@ -222,7 +223,6 @@ def _wait_until_full(receive: int) -> None:
 def module_being_imported(fork: ForkPoint) -> None:
     """A module that another thread is importing cannot be imported in the child."""
     import tempfile
-    from pathlib import Path
 
     sys.dont_write_bytecode = True
     folder = tempfile.mkdtemp()
@@ -242,7 +242,7 @@ def logging_lock_held(fork: ForkPoint) -> None:
     """Another thread holds logging's lock: os.fork() itself never returns, in the parent."""
     import logging
 
-    hold(logging._lock)  # type: ignore[attr-defined]  # noqa: SLF001 - which logging's hook takes
+    hold(logging._lock)  # type: ignore[attr-defined]  # noqa: SLF001 - which its hook takes
     if fork():
         return
 
@@ -252,7 +252,7 @@ def executors_lock_held(fork: ForkPoint) -> None:
     """Another thread holds the executors' lock: os.fork() waits for it, in the parent."""
     import concurrent.futures.thread as futures
 
-    hold(futures._global_shutdown_lock)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+    hold(futures._global_shutdown_lock)  # noqa: SLF001 - as above
     if fork():
         return
 
@@ -293,7 +293,7 @@ def raw_thread_in_c(fork: ForkPoint) -> None:
 
 @state("hang", quick=True)
 def faulthandler_watchdog(fork: ForkPoint) -> None:
-    """faulthandler's watchdog: a child that only exits never ends."""
+    """The watchdog of faulthandler: a child that only exits never ends."""
     import faulthandler
 
     faulthandler.dump_traceback_later(600)
@@ -381,9 +381,9 @@ def _wait_for_tasks(count: int) -> None:
     """Wait until the kernel counts *count* threads and the last of them sleeps."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
-        names = os.listdir("/proc/self/task")
-        if len(names) >= count:
-            with open(f"/proc/self/task/{names[-1]}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] == "S":
-                    return
+        tasks = sorted(Path("/proc/self/task").iterdir())
+        if len(tasks) >= count:
+            state_of_last = (tasks[-1] / "stat").read_text().rpartition(")")[2].split()[0]
+            if state_of_last == "S":
+                return
         os.sched_yield()

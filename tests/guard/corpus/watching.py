@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PLAY = Path(__file__).with_name("play.py")
 # Seconds in which nothing at all happens in child and parent: no CPU time, no context switch.
@@ -44,8 +44,7 @@ def play(home: str, name: str, python: str = sys.executable) -> Played:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # Not the caller's PYTHONUNBUFFERED and the like: they change what a fork duplicates.
-        env={name: os.environ[name] for name in os.environ if not name.startswith("PYTHON")},
+        env=_clean_environment(),
     )
     os.close(report)
     watch = _Watch(process.pid, receive)
@@ -71,6 +70,15 @@ def play(home: str, name: str, python: str = sys.executable) -> Played:
         last = errors.decode(errors="replace").strip().splitlines()
         return Played("wrong", verdict, last[-1] if last else f"exit status {bad[0]}")
     return Played("harmless", verdict, "")
+
+
+def _clean_environment() -> dict[str, str]:
+    """Drop PYTHONUNBUFFERED and the like, and what would start a coverage measurement there.
+
+    The first change what a fork duplicates, the second brings clean-ups and locks of its own.
+    """
+    others = ("PYTHON", "COVERAGE_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 
 def _read_verdict(lines: list[str], errors: str) -> dict[str, str]:
@@ -106,7 +114,7 @@ class _Watch:
         end = time.monotonic() + LIMIT
         quiet_since, before = time.monotonic(), ""
         with os.fdopen(os.pidfd_open(self._parent)) as pidfd:
-            readable = [pidfd, self._receive]
+            readable: list[Any] = [pidfd, self._receive]
             while time.monotonic() < end:
                 ready, _, _ = select.select(readable, [], [], 0.05)
                 if self._receive in ready:
