@@ -504,6 +504,7 @@ print(json.dumps(turns))
 """
 
 
+@pytest.mark.uncovered
 def test_accepting_waits_a_while_when_no_descriptor_can_be_had() -> None:
     """The listener stays readable, so to try at once again is to spin."""
     with make_path() as path:

@@ -57,6 +57,7 @@ print(json.dumps([message.pid == pid, message.fields]))
     assert run_child(program) == [True, {"READY": "1"}]
 
 
+@pytest.mark.uncovered
 def test_a_message_in_another_s_name_needs_a_privilege() -> None:
     """Root may speak for a process, as `systemd-notify --pid` does; nobody else can pretend to."""
     program = """
