@@ -91,7 +91,7 @@ format: $(VENV)/.has-lint
 
 types: $(VENV)/.has-lint
 	@$(BIN)/mypy
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes forkfirst --ignoreexternal
+	@$(BIN)/python .ci/check-public-types
 
 # A robot does not write the pages that somebody forgot: it says which.
 docs-generated: $(VENV)/.has-run
