@@ -53,7 +53,7 @@ class Context:
     ) -> None:
         self.name = name
         self.grace_seconds = grace_seconds
-        self.pulse = Pulse()
+        self.pulse: Pulse = Pulse()
         self.describe_tasks: Callable[[], str] = str
         self._descriptors = tuple(listeners)
         self._sockets: dict[str, tuple[socket.socket, ...]] | None = None
