@@ -155,7 +155,7 @@ def _prepare(
         from forkfirst.runtime import command  # noqa: PLC0415 - only for a command
 
         facts.runtime = "command"
-        return command, _make_command(start, command), context
+        return command, command.make_main(service), context
     from forkfirst.runtime import target  # noqa: PLC0415 - not for a command
 
     main = start.program
@@ -167,16 +167,6 @@ def _prepare(
     name = _MODULES[facts.runtime]
     module = __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
     return module, main, context
-
-
-def _make_command(start: Start, module: ModuleType) -> Any:
-    service = start.plan.service
-    return module.Command(
-        argv=service.command,
-        notify_path=start.plan.places.control_socket.removesuffix(".sock") + ".notify",
-        notify_fd=None if service.notify_fd < 0 else service.notify_fd,
-        settle_seconds=service.settle_seconds,
-    )
 
 
 def serve_control(start: Start) -> None:
