@@ -1,26 +1,31 @@
-"""What all tests share."""
+"""Fixtures that several rooms need."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.service_home import Told, making_home
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.service_home import Home
 
-@pytest.fixture(autouse=True)
-def _no_coverage_in_children(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Keep coverage out of the children of a test marked `uncovered`.
 
-    Such a test takes from a child what coverage needs as well: its descriptors, its disk, its user.
-    """
-    if request.node.get_closest_marker("uncovered") is None:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
-            patch.delenv(name)
-        yield
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """Give services a place of their own, and end every one that the test leaves behind."""
+    with making_home() as made:
+        yield made
+
+
+@pytest.fixture
+def told(home: Home) -> Iterator[Told]:
+    """Hear what programs write to the fifo that $TELL names."""
+    path = home.directory / "tell"
+    home.environment["TELL"] = str(path)
+    heard = Told(path)
+    yield heard
+    heard.close()
