@@ -462,6 +462,7 @@ RACE = """
 import select
 from forkfirst import errors
 from forkfirst.unix import pidfile, session
+#change
 path, starters, readers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 barrier, lift = os.pipe()  # its end of file starts everybody
 lost, losing = os.pipe()  # its end of file ends the winner
@@ -511,11 +512,21 @@ by_state = pytest.mark.parametrize(
 )
 
 
-def check_race(path: Path, content: str | None, starters: int, readers: int) -> None:
+@by_state
+def test_starters_race_on_a_file_system_without_nameless_files_too(
+    path: Path, content: str | None
+) -> None:
+    """Each attempt has its own temporary file, and the losers leave none."""
+    check_race(path, content, 24, 0, "pidfile._open_nameless = pidfile.open_temporary")
+
+
+def check_race(
+    path: Path, content: str | None, starters: int, readers: int, change: str = ""
+) -> None:
     if content is not None:
         path.write_text(content)
         path.chmod(0o644)
-    outcome = run_fresh(RACE, path, starters, readers)
+    outcome = run_fresh(RACE.replace("#change", change), path, starters, readers)
     won = [facts["won"] for facts in outcome.told if "won" in facts]
     lost = [facts for facts in outcome.told if "lost" in facts]
     assert len(won) == 1, outcome
@@ -539,6 +550,34 @@ def test_those_who_only_look_never_make_a_start_fail(path: Path, content: str | 
     """A `status` in a loop, or a monitoring system, must not be taken for a running service."""
     for _ in range(3):
         check_race(path, content, 8, 8)
+
+
+def test_who_looks_takes_no_lock(path: Path) -> None:
+    """Not even a shared one for an instant: a starter would have to guess what it means."""
+    outcome = run_fresh(
+        """
+from forkfirst.unix import file_lock, pidfile
+path = sys.argv[1]
+held = pidfile.acquire(path, os.getpid())
+locked = []
+def count(frame, event, function):
+    if event == "c_call" and function is file_lock.fcntl.flock:
+        locked.append(frame.f_code.co_name)
+sys.setprofile(count)
+tell(holder=bool(pidfile.look_up_holder(path)), stale=pidfile.read_stale_pid(path),
+     signalled=bool(pidfile.take_pidfd(path)))
+held.close()
+tell(holder=bool(pidfile.look_up_holder(path)), stale=bool(pidfile.read_stale_pid(path)))
+sys.setprofile(None)
+tell(locked=locked)
+""",
+        path,
+    )
+    assert outcome.told == [
+        {"holder": True, "stale": None, "signalled": True},
+        {"holder": False, "stale": True},
+        {"locked": []},
+    ], outcome.err
 
 
 @pytest.mark.slow
@@ -595,7 +634,7 @@ def test_a_starter_that_dies_holding_a_stale_file_blocks_nobody(path: Path) -> N
         [
             sys.executable,
             "-c",
-            "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, 2); print(flush=True); input()",
+            "import fcntl, sys\nfcntl.flock(f := open(sys.argv[1]), 2)\nprint(flush=True)\ninput()",
             path,
         ],
         stdin=subprocess.PIPE,

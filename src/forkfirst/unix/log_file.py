@@ -214,7 +214,7 @@ class Log:
             named = os.stat(self.path)
         except FileNotFoundError:
             return False
-        return (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)
+        return os.path.samestat(named, status)
 
     def _shift_older(self) -> None:
         for number in range(self.keep - 1, 0, -1):

@@ -1,4 +1,3 @@
-
 """The pid file that is the lock: who holds the lock runs, and the file says its pid.
 
 Invariants, each kept by the order of the steps below:
@@ -42,7 +41,7 @@ class Holder(Value):
 class PidFile:
     """A held lock: *fd* is the locked file, *path* its absolute name.
 
-    It owns *fd*. A process that inherited or was handed the descriptor makes its own object.
+    It owns *fd*. A process that was handed the descriptor makes its own object.
     """
 
     __slots__ = ("fd", "path")
@@ -76,7 +75,7 @@ class PidFile:
         if self.fd < 0:
             return False
         try:
-            if not _is_same_file(self.fd, os.stat(self.path, follow_symlinks=False)):
+            if not trust.is_same_file(self.fd, os.stat(self.path, follow_symlinks=False)):
                 return False
             os.unlink(self.path)
         except OSError:
@@ -128,6 +127,8 @@ def acquire(path: str, pid: int) -> PidFile:
             if _publish(new, path, directory):
                 held, new = PidFile(new, path), -1
                 return held
+            os.close(new)  # its temporary name, if it had one, is used up
+            new = -1
     except OSError as error:
         raise _explain(error, f"cannot create the pid file {path}") from error
     finally:
@@ -141,8 +142,7 @@ def acquire(path: str, pid: int) -> PidFile:
 def look_up_holder(path: str) -> Holder | None:
     """Return who holds *path*, or None where no file is or nobody holds it.
 
-    Takes no lock, so it can never make a start fail (where the kernel has no open file
-    description locks it takes a shared one for an instant, which a starter waits for).
+    Takes no lock where the kernel has marks, so it can never make a start fail.
 
     Raises:
         UnsafePathError: The file or its directory is under somebody else's control.
@@ -225,7 +225,7 @@ def _lock_stale(path: str, directory: int) -> int | None:
         trust.check_plain_file(os.fstat(fd), _describe(path))
         if file_lock.try_lock(fd):
             named = os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
-            if _is_same_file(fd, named):
+            if trust.is_same_file(fd, named):
                 kept, fd = fd, -1
                 return kept
             return None
@@ -285,7 +285,7 @@ def _remove_name(path: str, directory: int) -> None:
     try:
         os.unlink(os.path.basename(path), dir_fd=directory)
     except FileNotFoundError:
-        return  # by hand, since it was looked at
+        return  # removed by hand since
 
 
 def _publish(fd: int, path: str, directory: int) -> bool:
@@ -311,7 +311,7 @@ def _publish(fd: int, path: str, directory: int) -> bool:
 def _remove_temporary(fd: int, path: str, directory: int) -> None:
     try:
         named = os.stat(_temporary_name(path), dir_fd=directory, follow_symlinks=False)
-        if _is_same_file(fd, named):
+        if trust.is_same_file(fd, named):
             os.unlink(_temporary_name(path), dir_fd=directory)
     except OSError:
         return
@@ -370,7 +370,7 @@ def _has_open(pid: int, fd: int) -> bool:
         return True  # not this user's to know, nor to signal
     for number in numbers:
         try:
-            if _is_same_file(fd, os.stat(f"{links}/{number}")):
+            if trust.is_same_file(fd, os.stat(f"{links}/{number}")):
                 return True
         except OSError:
             continue  # closed since
@@ -385,11 +385,6 @@ def _read_pid(fd: int) -> int | None:
 
 def _temporary_name(path: str) -> str:
     return f".{os.path.basename(path)}.{os.getpid()}"
-
-
-def _is_same_file(fd: int, other: os.stat_result) -> bool:
-    mine = os.fstat(fd)
-    return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _open_directory(path: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from forkfirst.unix import channel, children, stdio
+from forkfirst.unix import channel, children, signals, stdio
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ def daemon(*, nochdir: bool = False, noclose: bool = False) -> None:
 
     Changes to "/" unless *nochdir*, and puts /dev/null on 0-2 unless *noclose*. The calling
     process waits and leaves with status 0 when the daemon is detached altogether; if that fails it
-    is still there, and gets the error. If it dies while it waits, no daemon is left behind.
+    is still there, and gets the error. If it is interrupted or dies before, no daemon is left.
 
     Does not close other descriptors, nor touch signals, umask or the environment, nor write a pid
     file; it does not look for threads.
@@ -92,22 +92,27 @@ def daemon(*, nochdir: bool = False, noclose: bool = False) -> None:
 
     Source: daemon(3), daemon(7) steps 5-9, 11 and 15.
     """
+    caller = os.getpid()
     reading, writing = channel.open_channel()
+    # No handler may raise between the fork and where either side is ready for it: the child would
+    # unwind the caller's frames, and the caller would leave the pipe open that keeps the child.
+    mask = signals.block_all()
     try:
         first = fork()
-    except OSError:
-        os.close(reading)
+        if first == 0:
+            os.close(reading)
+            _detach(writing, mask, nochdir=nochdir, noclose=noclose)
+            return
         os.close(writing)
-        raise
-    if first == 0:
-        os.close(reading)
-        _detach(writing, nochdir=nochdir, noclose=noclose)
-        return
-    os.close(writing)
-    try:
+        writing = -1
+        signals.set_mask(mask)
         report = channel.Reader(reading).receive(None)
     finally:
-        os.close(reading)
+        if os.getpid() == caller:
+            for end in (reading, writing):
+                if end >= 0:
+                    os.close(end)
+            signals.set_mask(mask)  # last: what was held back may raise here
     status = _wait_for(first)
     if report is not None and report.kind == "detached":
         leave(0)
@@ -117,9 +122,10 @@ def daemon(*, nochdir: bool = False, noclose: bool = False) -> None:
     raise ChildProcessError(message)
 
 
-def _detach(writing: int, *, nochdir: bool, noclose: bool) -> None:
+def _detach(writing: int, mask: frozenset[int], *, nochdir: bool, noclose: bool) -> None:
     """Return in the grandchild only; every other way out of here ends the process."""
     try:
+        signals.set_mask(mask)
         start_session()
         if not nochdir:
             os.chdir("/")

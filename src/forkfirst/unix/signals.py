@@ -68,6 +68,14 @@ def block(numbers: Iterable[int]) -> frozenset[int]:
     return frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, numbers)))
 
 
+def block_all() -> frozenset[int]:
+    """Block every signal that can be blocked, and return what was blocked before.
+
+    Source: sigprocmask(2).
+    """
+    return block(signal.valid_signals())
+
+
 def set_mask(numbers: Iterable[int]) -> None:
     """Block exactly *numbers* in this thread.
 

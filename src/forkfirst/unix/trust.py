@@ -30,6 +30,11 @@ def is_private(directory: os.stat_result) -> bool:
     return is_ours(directory) and not directory.st_mode & stat.S_IWOTH
 
 
+def is_same_file(fd: int, named: os.stat_result) -> bool:
+    """Return whether *named* is the file that *fd* has open, not another of the same name."""
+    return os.path.samestat(os.fstat(fd), named)
+
+
 def open_private_directory(path: str, what: str) -> int:
     """Return a descriptor of the directory *path*, for names to be used relative to it.
 
