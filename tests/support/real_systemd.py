@@ -82,10 +82,13 @@ class RealSystemd:
         return done.stdout
 
     def enter(self, *command: str) -> list[str]:
-        """Return the command line that runs *command* inside."""
+        """Return the command line that runs *command* inside; it ends when that line is killed."""
         spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
         environment = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")
-        return ["nsenter", f"--target={self.leader}", *spaces, "--", *environment, *command]
+        # nsenter forks, for the namespace of processes; a kill would reach only the parent of it.
+        bound = ("setpriv", "--pdeathsig", "KILL", "--")
+        inside = (*bound, *environment, *command)
+        return ["nsenter", f"--target={self.leader}", *spaces, "--", *inside]
 
     def path(self, inside: str) -> Path:
         """Return where this machine sees the file *inside*."""
@@ -164,7 +167,7 @@ def probe() -> None:
     if missing:
         reason = f"not installed: {', '.join(missing)} (Debian: {', '.join(DEBIAN_PACKAGES)})"
         raise UnavailableError(reason)
-    if not os.access(_find_groups(), os.W_OK):
+    if not os.access(find_groups(), os.W_OK):
         reason = "control groups cannot be made here"
         raise UnavailableError(reason)
 
@@ -229,7 +232,7 @@ def _wait_until_booted(nspawn: subprocess.Popen[bytes], receiver: Receiver) -> i
 # -- the control group: what is in it is ours, and nothing else is ------------------------------
 
 
-def _find_groups() -> Path:
+def find_groups() -> Path:
     """Return where this machine has the control groups of version 2."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -241,7 +244,7 @@ def _find_groups() -> Path:
 
 def _make_group(name: str) -> Path:
     """Make an empty group, and remove those of test runs that were killed."""
-    groups = _find_groups()
+    groups = find_groups()
     for stale in groups.glob(f"{_GROUP_PREFIX}*"):
         pid = stale.name.removeprefix(_GROUP_PREFIX).partition("-")[0]
         if not Path("/proc", pid).exists():
