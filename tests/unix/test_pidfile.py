@@ -588,6 +588,31 @@ def test_of_200_starters_one_wins_every_time(path: Path, content: str | None) ->
         check_race(path, content, 200, 4)
 
 
+def test_a_name_that_changed_hands_while_it_was_looked_at_is_not_taken(path: Path) -> None:
+    """Between the open and the lock another one may have won: its file must not be removed."""
+    outcome = run_fresh(
+        """
+from forkfirst import errors
+from forkfirst.unix import file_lock, pidfile
+path = sys.argv[1]
+winner = pidfile.acquire(path + ".winner", 4711)
+open(path, "w").close()
+os.chmod(path, 0o644)
+def win(frame, event, function):
+    if event == "c_call" and function is file_lock.fcntl.flock:
+        sys.setprofile(None)
+        os.rename(path + ".winner", path)
+sys.setprofile(win)
+try:
+    pidfile.acquire(path, 1)
+except errors.AlreadyRunningError as error:
+    tell(pid=error.pid, text=open(path).read())
+""",
+        path,
+    )
+    assert outcome.told == [{"pid": 4711, "text": "4711\n"}], outcome.err
+
+
 def test_two_never_hold_it_at_once(path: Path, tmp_path: Path) -> None:
     """Through releases and deaths: a service that ends may be replaced, never doubled."""
     outcome = run_fresh(
