@@ -126,11 +126,10 @@ def boot(lower: Path, name: str) -> Iterator[RealSystemd]:
     """
     probe()
     with ExitStack() as cleaning:
-        scratch = Path(tempfile.mkdtemp(prefix="forkfirst-systemd-"))
-        cleaning.callback(scratch.rmdir)
         group = _make_group(name)
         cleaning.callback(_end_group, group)
-        cleaning.enter_context(_guard(group))
+        scratch = Path(tempfile.mkdtemp(prefix="forkfirst-systemd-"))
+        cleaning.enter_context(_guard(group, scratch))
         console = cleaning.enter_context(tempfile.TemporaryFile("w+"))
         receiver = cleaning.enter_context(open_receiver(f"@forkfirst-test-{os.getpid()}-{name}"))
         nspawn = subprocess.Popen(
@@ -259,14 +258,17 @@ def _make_group(name: str) -> Path:
 
 
 @contextmanager
-def _guard(group: Path) -> Iterator[None]:
+def _guard(group: Path, scratch: Path) -> Iterator[None]:
     """End everything in *group* when the context does, or when this process is killed.
+
+    The directory *scratch* is removed as well: what is mounted on it is so for others only.
 
     The guard is outside the group, and waits for the end of a pipe that only we hold: systemd as
     PID 1 of its namespace would outlive both us and systemd-nspawn.
     """
-    program = 'read -r _; echo 1 >"$1/cgroup.kill"'
-    with subprocess.Popen(["sh", "-c", program, "sh", str(group)], stdin=subprocess.PIPE):
+    program = 'read -r _; echo 1 >"$1/cgroup.kill"; rmdir "$2"'
+    command = ["sh", "-c", program, "sh", str(group), str(scratch)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         yield  # leaving closes the pipe, and waits
 
 

@@ -24,7 +24,7 @@ with boot(Path("/"), "killed") as systemd:
 """
 
 
-def test_a_test_run_that_is_killed_leaves_no_systemd() -> None:
+def test_a_test_run_that_is_killed_leaves_no_systemd(tmp_path: Path) -> None:
     """Its PID 1 is nobody's child that would die with us; a guard waits for our end."""
     try:
         support.probe()
@@ -35,7 +35,11 @@ def test_a_test_run_that_is_killed_leaves_no_systemd() -> None:
         [sys.executable, "-c", PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(support.__file__).parents[1])},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(support.__file__).parents[1]),
+            "TMPDIR": str(tmp_path),
+        },
     ) as run:
         assert run.stdout is not None
         leader = int(run.stdout.readline())
@@ -51,3 +55,4 @@ def test_a_test_run_that_is_killed_leaves_no_systemd() -> None:
     with support.boot(Path("/"), "after") as systemd:  # which removes the empty groups left over
         assert systemd.run("systemctl", "is-system-running").strip() == "running"
     assert not list(support.find_groups().glob(f"*{run.pid}-killed"))
+    assert list(tmp_path.iterdir()) == []
