@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from forkfirst.systemd.notify_receiver import Receiver
 
-DEBIAN_PACKAGES = ("systemd-container", "mmdebstrap", "util-linux", "dpkg")
+DEBIAN_PACKAGES = ("systemd-container", "mmdebstrap", "s6", "libsystemd0", "util-linux")
 """What must be installed for the tests marked `real` that use this module."""
 
 NEWER_RELEASE = "trixie"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SEND_BUFFER = 8 * 1024 * 1024
 _SO_SNDBUFFORCE = 32  # of Linux; the socket module has no name for it
 _QUIET = getattr(socket, "MSG_NOSIGNAL", 0)  # not on macOS, where Python ignores SIGPIPE anyway
+_FAMILY_VSOCK = getattr(socket, "AF_VSOCK", 40)  # 40 elsewhere too: refused by the kernel there
 _NO_SUCH_SOCKETS = (
     errno.ENODEV,
     errno.EOPNOTSUPP,
@@ -42,7 +43,7 @@ def deliver(
     with _open(address, timeout) as sending:
         _raise_buffer(sending)
         rights = _make_rights(fds)
-        if pid is None:
+        if pid is None or not hasattr(socket, "SCM_CREDENTIALS"):
             _send_all(sending, message, rights)
         else:
             try:
@@ -71,7 +72,7 @@ def wait_until_taken(sending: socket.socket) -> None:
 
 def _open(address: Address, timeout: float) -> socket.socket:
     """Connect, so that a full queue at the other end can be waited for with a limit."""
-    family = socket.AF_VSOCK if address.is_vsock else socket.AF_UNIX
+    family = _FAMILY_VSOCK if address.is_vsock else socket.AF_UNIX
     for form in address.forms:
         try:
             opened = socket.socket(family, getattr(socket, f"SOCK_{form.upper()}"))
