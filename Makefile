@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 # An absolute path: a daemon changes its directory before it writes what it covered.
 COVERAGE_FILE := $(CURDIR)/.coverage$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 # What the tests marked `real` are held against, each by the program it is needed for.
-DEBIAN_PACKAGES := libsystemd0 mmdebstrap s6 strace systemd-container util-linux
+DEBIAN_PACKAGES := strace systemd-container mmdebstrap s6 libsystemd0 util-linux
 
 .PHONY: help run test test-real lint format types docs docs-generated bench clean
 
