@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ if runtime == "uvloop_":
 before = _count()
 status = module.run(main, context)
 faulthandler.cancel_dump_traceback_later()  # it stays armed on purpose, with its thread
+deadline = time.monotonic() + 10
+while _count()["threads"] > before["threads"] and time.monotonic() < deadline:
+    pass  # a thread that was told to end is the kernel's for some microseconds more
 _tell("ended", status=status, before=before, after=_count(), is_ready=context.is_ready)
 if os.environ.get("SIGNAL_AFTER_THE_END"):
     signal.raise_signal(signal.SIGTERM)

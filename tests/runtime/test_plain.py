@@ -75,7 +75,7 @@ def test_a_clean_up_without_end_is_ended() -> None:
         child.signal(signal.SIGTERM)
         ended = child.finish()
     assert ended.status == 1
-    assert "in holds_on" in ended.err.partition("Timeout (")[2]
+    assert "in holds_on" in ended.err.partition("it does not end")[2]
 
 
 def test_a_second_signal_shortens_it() -> None:

@@ -118,7 +118,8 @@ def start_driver(
     os.close(sender)
     words = [str(high) if one == "REPORT" else one for one in arguments]
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", str(PROGRAMS / driver), *words],
+        # Not -X dev: asyncio's debug mode complains of slow callbacks, which a busy machine has.
+        [sys.executable, "-W", "default", str(PROGRAMS / driver), *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -99,10 +99,10 @@ def print_error(error: BaseException) -> None:
 
 
 def trim_traceback(traceback: TracebackType | None) -> TracebackType | None:
-    """Return *traceback* without its leading frames of forkfirst's runtime and of the import."""
+    """Return *traceback* without its leading frames of forkfirst and of the import."""
     while traceback is not None:
         name = traceback.tb_frame.f_code.co_filename
-        if not (name.startswith((_OWN_FOLDER, _IMPORT_FRAMES))):
+        if not name.startswith((_OWN_FOLDER, _IMPORT_FRAMES)):
             break
         traceback = traceback.tb_next
     return traceback

@@ -3,12 +3,14 @@
 First signal: the program is told. If it waits for that (`Context.wait_stopping`) it may end by
 itself until the grace period has passed, otherwise it is cancelled at once. When the grace period
 has passed: a line in the log, a cancellation, and one second to clean up. Second signal: the same,
-now. After that second the process ends with status 1, and the stacks of all threads are in the log.
+now. After that second the process ends with status 1, its tasks and stacks in the log.
 
 The handler is Python's own kind and runs between two bytecodes of the main thread, so it works
-while a callback loops for ever. From then on a thread of the fault handler, which needs no GIL,
-keeps the time: no C code that holds the GIL can outlast it. The one thing that is left is C code
-that never returned to Python at the moment of the *first* signal: only SIGKILL ends that.
+while a callback loops for ever. From then on a thread keeps the time. Behind it stands, one second
+later, a thread of the fault handler, which needs no GIL: no C code that holds the GIL can outlast
+it. (Not it alone: without the GIL it reads frames that move, and has been seen to crash on that.)
+The one thing that is left is C code that does not return to Python at the moment of the *first*
+signal: only SIGKILL ends that.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CLEAN_UP_SECONDS = 1.0
 """How long a cancelled program may clean up when the grace period has passed."""
-_SHOW_TASKS_SECONDS = 0.6  # of those: when its tasks are shown, before the end
+_LAST_RESORT_SECONDS = 1.0  # how much later than our own thread the fault handler's is
+_HARD_END = 1
 _STDERR = 2
 
 
@@ -137,8 +140,9 @@ class Stopping:
         now = time.monotonic()
         if now + seconds < self._ends_at:
             self._ends_at = now + seconds
+            late = seconds + _LAST_RESORT_SECONDS
             with suppress(RuntimeError):  # no thread to be had: the manager's own limit remains
-                faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
+                faulthandler.dump_traceback_later(late, exit=True, file=_STDERR)
 
     def _request(self, cancel: Callable[[], object]) -> None:
         schedule = self._schedule
@@ -174,8 +178,9 @@ class Stopping:
             elif self._cancel is not None:
                 self._nudged = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-            if not self._has_ended(_SHOW_TASKS_SECONDS):
-                self._say(f"it does not end; its tasks and threads:\n{self._list_tasks()}")
+            if not self._has_ended(CLEAN_UP_SECONDS):
+                self._say(f"it does not end, and is ended; its tasks and threads:\n{self._look()}")
+                os._exit(_HARD_END)  # what `faulthandler` would do, were this thread not first
         finally:
             done.release()
 
@@ -185,16 +190,20 @@ class Stopping:
             self._running.release()
         return ended
 
-    def _list_tasks(self) -> str:
+    def _look(self) -> str:
+        from forkfirst.runtime import stacks  # noqa: PLC0415 - only where something is wrong
+
         try:
-            return self._context.describe_tasks()
-        except Exception as error:  # noqa: BLE001 - the tasks change while they are looked at
-            return f"(its tasks cannot be shown: {error!r})"
+            return self._context.describe_tasks() + stacks.describe_threads()
+        except Exception as error:  # noqa: BLE001 - they change while they are looked at
+            return f"(they cannot be shown: {error!r})"
 
     def _say(self, text: str) -> None:
         # Not through sys.stderr: the thread that is stuck may hold its lock.
+        octets = f"forkfirst: {self._context.name}: {text}\n".encode(errors="replace")
         with suppress(OSError):
-            os.write(_STDERR, f"forkfirst: {self._context.name}: {text}\n".encode(errors="replace"))
+            while octets:
+                octets = octets[os.write(_STDERR, octets) :]
 
 
 def _make_held_lock() -> LockType:

@@ -1,4 +1,3 @@
-
 """From the text that names a program to the function that is it.
 
 `package.module:name` or `path/to/file.py:name`; the name is `main` if it is left out, and may have
