@@ -24,7 +24,7 @@ def main() -> NoReturn:
 
     status = run(argv, forked)
     if forked is not None:
-        forked.dismiss_unused()
+        forked.end_unused()
     sys.stdout.flush()
     sys.stderr.flush()
     # Nothing is left to be finalised but modules, which would take 6 ms.

@@ -85,7 +85,8 @@ def serve_as_a_command() -> None:
 
     assert os.environ["LISTEN_PID"] == str(os.getpid())
     listener = socket.socket(fileno=3)
-    print("serving", os.environ["LISTEN_FDNAMES"], flush=True)
+    sys.stdout.write(f"serving {os.environ['LISTEN_FDNAMES']}\n")
+    sys.stdout.flush()
     while True:
         connection, _ = listener.accept()
         _echo_plainly(connection)

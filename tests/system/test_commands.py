@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,10 +12,27 @@ import pytest
 from support.service_home import PROGRAMS, talk
 
 if TYPE_CHECKING:
-    from support.service_home import Home
+    from support.service_home import Home, Told
 
 DAEMONS = PROGRAMS / "daemons.py"
 COMMAND = ("--settle", "60", "--", sys.executable, str(DAEMONS), "serve")
+
+HELP = "\n  see --help"
+WAITING = """
+async def main(context):
+    context.ready()
+    await context.wait_stopping()
+"""
+STUCK = """
+import os, time
+async def main(context):
+    context.ready()
+    blocked_here()
+def blocked_here():
+    with open(os.environ["TELL"], "w") as fifo:
+        fifo.write("blocked\\n")
+    time.sleep(1000)
+"""
 
 WAYS = {
     "asyncio": (f"{DAEMONS}:serve",),
@@ -44,3 +60,267 @@ def test_a_service_is_started_answers_and_is_stopped(home: Home, way: str, kind:
     assert home.list_processes() == {}
     assert home.list_files() == ["app.log", "run/app.service"]
     assert not (home.directory / "web").exists()
+
+
+def test_a_command_of_any_language_is_a_service(home: Home) -> None:
+    """What follows `--` is executed as it stands, with the listeners passed as a manager does."""
+    home.start("--name", "app", "--listen", "web=127.0.0.1:0", "--settle", "0.01", *COMMAND[2:])
+    address = home.address("app")
+    assert talk(address) == b"hello\n"
+    facts = home.status("app")
+    assert facts["runtime"] == "command"
+    assert facts["pid"] == home.pid("app")
+    home.stop("app")
+    assert home.list_processes() == {}
+    assert home.log("app") == "serving web\n"
+
+
+def test_a_command_that_says_ready_is_ready_then(home: Home) -> None:
+    """By a newline on a descriptor, as s6 has it: no time has to pass."""
+    words = ("sh", "-c", "echo >&5; exec sleep 1000")
+    home.start("--name", "app", "--settle", "60", "--notify-fd", 5, "--", *words)
+    home.stop("app")
+    assert home.list_processes() == {}
+
+
+def test_status_says_how_a_service_is(home: Home) -> None:
+    """In words for a person."""
+    home.start(f"{DAEMONS}:serve", "--name", "app", "--listen", "web=127.0.0.1:0")
+    address = dict(home.status("app")["listeners"])["web"]
+    assert re.fullmatch(
+        rf"app: ready, pid {home.pid('app')}, up \d+ s\n"
+        r"  status   serving on [\w.]+\n"
+        rf"  listens  web={address}\n"
+        r"  uses     \d+\.\d MiB, \d+ threads, \d\.\d\d s of CPU, runtime asyncio\n"
+        rf"  log      {home.state}/app.log\n",
+        home.forkfirst("status", "app").out,
+    )
+
+
+def test_status_as_json_has_every_fact(home: Home) -> None:
+    """For scripts, in names that stay."""
+    home.start(f"{DAEMONS}:serve", "--name", "app", "--grace-period", "3")
+    facts = home.status("app")
+    assert facts | {"pid": 0, "uptime_seconds": 0, "cpu_seconds": 0, "rss_bytes": 0} == {
+        "name": "app",
+        "pid": 0,
+        "running": True,
+        "state": "ready",
+        "status": "serving on forkfirst.runtime.asyncio_",
+        "runtime": "asyncio",
+        "mode": "daemon",
+        "uptime_seconds": 0,
+        "grace_seconds": 3.0,
+        "stuck_seconds": 0.0,
+        "listeners": [],
+        "log": f"{home.state}/app.log",
+        "dropped_bytes": 0,
+        "rss_bytes": 0,
+        "threads": 2,
+        "cpu_seconds": 0,
+        "trouble": None,
+    }
+    assert facts["rss_bytes"] > 1 << 20
+
+
+def test_status_of_what_does_not_run_is_3(home: Home) -> None:
+    """LSB's status, before the first start and after the last stop."""
+    assert home.forkfirst("status", "app") == (3, "app: not running\n", "")
+    done = home.forkfirst("status", "app", "--json")
+    assert (done.status, json.loads(done.out)["state"]) == (3, "stopped")
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    home.stop("app")
+    assert home.forkfirst("status", "app") == (3, "app: not running\n", "")
+
+
+def test_status_of_what_was_killed_is_1(home: Home) -> None:
+    """LSB's "dead, but its pid file is left"."""
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    pid = home.pid("app")
+    home.end_all()
+    done = home.forkfirst("status", "app")
+    assert done.status == 1
+    assert done.out == f"app: dead; its pid file is left (pid {pid}), a start replaces it\n"
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+
+
+def test_what_does_not_run_cannot_be_stopped(home: Home) -> None:
+    """N5: every failure has its own status; "it did not run" is not success."""
+    assert home.forkfirst("stop", "app") == (3, "", 'forkfirst: "app" is not running\n')
+
+
+def test_what_runs_is_not_started_again(home: Home) -> None:
+    """Its own status, and the pid of the one that runs, which goes on undisturbed."""
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    pid = home.pid("app")
+    before = home.list_files()
+    done = home.forkfirst("start", f"{DAEMONS}:wait", "--name", "app")
+    assert (done.status, done.out) == (75, "")
+    assert done.err == f'forkfirst: cannot start "app": already running (pid {pid})\n'
+    assert list(home.list_processes()) == [pid]
+    assert (home.pid("app"), home.list_files()) == (pid, before)
+    assert home.status("app")["state"] == "ready"
+
+
+def test_restart_gives_the_same_command_in_the_same_place(home: Home) -> None:
+    """Relative paths mean what they meant, wherever the restart is typed."""
+    home.program("app.py", WAITING)
+    home.start("app.py", "--log", "own.log")
+    first = home.pid("app")
+    done = home.forkfirst("restart", "app", cwd="/")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"app: running in the background, pid {home.pid('app')}, ")
+    assert home.pid("app") != first
+    assert list(home.list_processes()) == [home.pid("app")]
+    assert home.status("app")["log"] == f"{home.directory}/own.log"
+
+
+def test_restart_starts_what_was_stopped(home: Home) -> None:
+    """How it was started is known by its name for as long as it is not started otherwise."""
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    home.stop("app")
+    assert home.forkfirst("restart", "app").status == 0
+    assert home.status("app")["state"] == "ready"
+
+
+def test_restart_of_what_never_was_says_so(home: Home) -> None:
+    """There is nothing to give again."""
+    done = home.forkfirst("restart", "app")
+    assert (done.status, done.out) == (3, "")
+    assert done.err == (
+        'forkfirst: cannot restart "app": nothing is known of how it was started\n'
+        "  start it with its target\n"
+    )
+
+
+def test_start_r_replaces_what_runs(home: Home) -> None:
+    """With what is typed now, not with what was typed then."""
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    first = home.pid("app")
+    home.start("-r", f"{DAEMONS}:wait_plainly", "--name", "app")
+    assert list(home.list_processes()) == [home.pid("app")]
+    assert home.pid("app") != first
+    assert home.status("app")["runtime"] == "none"
+    home.start("--restart", f"{DAEMONS}:wait", "--name", "app")
+    assert home.forkfirst("restart", "app").status == 0, "the switch is not part of the record"
+
+
+def test_ps_lists_the_services_of_this_user(home: Home) -> None:
+    """Running, dead and stopped ones, in order."""
+    assert home.forkfirst("ps") == (0, "\n", "no services\n")
+    home.start(f"{DAEMONS}:wait", "--name", "killed")
+    home.end_all()
+    home.start(f"{DAEMONS}:wait", "--name", "ended")
+    home.stop("ended")
+    home.start(f"{DAEMONS}:serve", "--name", "running")
+    lines = home.forkfirst("ps").out.splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "PID", "UP", "MEMORY", "STATUS"]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["ended", "stopped"],
+        ["killed", "dead"],
+        ["running", "ready"],
+    ]
+    assert lines[3].split()[2] == str(home.pid("running"))
+    found = json.loads(home.forkfirst("ps", "--json").out)
+    states = [(one["name"], one["running"]) for one in found]
+    assert states == [("ended", False), ("killed", False), ("running", True)]
+
+
+def test_stacks_show_every_thread_and_what_each_task_waits_for(home: Home) -> None:
+    """Without a debugger, and without stopping it."""
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    text = home.forkfirst("stacks", "app").out
+    assert "context.wait_stopping" in text
+    assert 'Thread "MainThread"' in text
+    assert "in wait" in text
+
+
+def test_stacks_show_where_a_loop_is_stuck(home: Home, told: Told) -> None:
+    """The one moment in which somebody needs them."""
+    home.program("app.py", STUCK)
+    home.start("app.py")
+    told.wait()
+    done = home.forkfirst("stacks", "app")
+    assert "blocked_here" in done.out
+    assert home.forkfirst("stop", "app", "--grace-period", "0").status == 0
+
+
+def test_logs_shows_the_last_lines(home: Home) -> None:
+    """Ten, or as many as are asked for."""
+    home.program(
+        "app.py", "def main(context):\n    context.ready()\n    print(*range(1, 31), sep='\\n')\n"
+    )
+    home.start("app.py")
+    home.wait_alone()
+    assert home.forkfirst("logs", "app").out.split() == [str(n) for n in range(21, 31)]
+    assert home.forkfirst("logs", "-n", "3", "app").out == "28\n29\n30\n"
+    assert home.forkfirst("logs", "-n", "0", "app").out == ""
+    assert len(home.forkfirst("logs", "-n", "99", "app").out.split()) == 30
+
+
+def test_a_log_that_is_not_there_is_said_to_be_missing(home: Home) -> None:
+    """Not an empty answer."""
+    done = home.forkfirst("logs", "app")
+    assert (done.status, done.out) == (66, "")
+    missing = f"{home.state}/app.log: no such file or directory"
+    assert done.err == f"forkfirst: cannot read log {missing}\n"
+
+
+def test_plan_prints_each_step_and_does_nothing(home: Home) -> None:
+    """Each step with its manual page, and neither a file nor a process."""
+    done = home.forkfirst("plan", f"{DAEMONS}:serve", "--listen", "web=127.0.0.1:80")
+    assert done.status == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "daemons: daemon"
+    steps = [line for line in lines if re.match(r" +\d+\. ", line)]
+    assert [int(line.split(".")[0]) for line in steps] == list(range(1, len(steps) + 1))
+    assert all(re.search(r" \w+\(\d\)$", line) for line in steps)
+    assert any("listen on web=127.0.0.1:80 " in line for line in steps)
+    assert not home.state.exists()
+
+
+def test_rotate_begins_a_new_log(home: Home) -> None:
+    """And says which."""
+    home.program("app.py", f"print('old')\n{WAITING}    print('new')\n")
+    home.start("app.py")
+    assert home.forkfirst("rotate", "app") == (0, f"app: rotated {home.state}/app.log\n", "")
+    home.stop("app")
+    assert (home.log("app"), (home.state / "app.log.1").read_text()) == ("new\n", "old\n")
+
+
+@pytest.mark.parametrize("command", ["rotate", "stacks"])
+def test_what_does_not_run_cannot_be_asked(home: Home, command: str) -> None:
+    """One line, and the status that says so."""
+    done = home.forkfirst(command, "app")
+    assert (done.status, done.out) == (3, "")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ""),
+        (("strat",), 'there is no command "strat"\n  did you mean "start"?'),
+        (("start", "--nosuch"), f"unrecognized arguments: --nosuch{HELP}"),
+        (("start", "a", "--", "b"), "give either the target a or a command after --, not both"),
+        (("start", "a.py", "--env", "A"), "--env A: expected NAME=VALUE"),
+        (("stop",), f"the following arguments are required: name{HELP}"),
+        (("logs", "a", "-n", "-1"), f"argument -n/--lines: expected 0 or more, got -1{HELP}"),
+        (("run", "a.py", "--log-keep", "x"), f"argument --log-keep: invalid int value: 'x'{HELP}"),
+    ],
+)
+def test_a_wrong_command_line_is_64(home: Home, words: tuple[str, ...], said: str) -> None:
+    """One line and a hint, never argparse's block; nothing was forked that stays."""
+    done = home.forkfirst(*words)
+    assert done.status == 64
+    assert done.err == (f"forkfirst: {said}\n" if said else "")
+    assert (home.list_processes(), home.list_files()) == ({}, [])
+
+
+@pytest.mark.parametrize("words", [("-h",), ("start", "--help"), ("stop", "-h"), ("-V",)])
+def test_help_is_no_failure(home: Home, words: tuple[str, ...]) -> None:
+    """And forks nothing."""
+    done = home.forkfirst(*words)
+    assert (done.status, done.err) == (0, "")
+    assert done.out
+    assert home.list_processes() == {}

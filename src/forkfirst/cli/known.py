@@ -29,6 +29,7 @@ class KnownService(Value):
         record: Where it is noted how it was started.
         mode: How it was last started; "" if that is not known.
         log: Its log file, or "" where its output goes elsewhere.
+        session: The session that is its own, if it is a daemon; else 0.
         directory: Where it was started.
         command: What starts it again; empty if it was never started, or ended by itself.
     """
@@ -39,6 +40,7 @@ class KnownService(Value):
     record: str
     log: str
     mode: str = ""
+    session: int = 0
     directory: str = "/"
     command: tuple[str, ...] = ()
 
@@ -77,6 +79,7 @@ def find(name: str) -> KnownService:
         record=default.record,
         log=kept.log,
         mode=kept.mode,
+        session=kept.session,
         directory=kept.directory,
         command=kept.command,
     )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 
 from forkfirst import errors
 from forkfirst.cli import declare, known
 from forkfirst.plan import order
-from forkfirst.stages import launch, probe
+from forkfirst.stages import launch, probe, running
 from forkfirst.stages.start import Start
-from forkfirst.unix import children, pidfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +20,10 @@ if TYPE_CHECKING:
     from forkfirst.cli.known import KnownService
     from forkfirst.plan.service import Declaration
     from forkfirst.stages.fork_first import Forked
+    from forkfirst.stages.running import Ended, Running
 
-_KILL_SECONDS = 5.0
-"""How long a process may take to disappear after SIGKILL: only the kernel can hold it up."""
+_PATIENCE_SECONDS = 2.0
+"""What `stop` adds to a service's grace period: it ends by itself in that, and is not killed."""
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
@@ -152,79 +151,45 @@ def _command_line() -> tuple[str, ...]:
 
 def stop(service: KnownService, grace: float | None) -> int:
     """Stop *service*, wait until it is gone, and say how it ended. Signals nothing else."""
-    taken = pidfile.take_pidfd(service.pid_file)
-    if taken is None:
+    found = running.take(service.pid_file)
+    if found is None:
         message = f'"{service.name}" is not running'
         raise errors.NotRunningError(message)
-    pid, how = end(service, taken, grace)
-    print(f"{service.name}: stopped (pid {pid}{how})")
+    print(_describe_end(service, end(service, found, grace)))
     return 0
 
 
-def end(
-    service: KnownService, taken: tuple[int, int | None], grace: float | None
-) -> tuple[int, str]:
-    """Ask the process behind *taken* to stop, kill it after *grace* seconds, wait until it is gone.
+def end(service: KnownService, found: Running, grace: float | None) -> Ended:
+    """End the process that runs *service*; kill it after *grace* seconds, its own plus 2 if None.
 
-    Returns:
-        Its pid, and in words how it ended if that was not by itself.
+    In the foreground the session is the person's, with their shell in it: only that of a daemon is
+    ended as well.
     """
-    pid, pidfd = taken
-    seconds = service.grace_seconds() + 2 if grace is None else grace
-    session = _own_session(service, pid)
-    try:
-        children.send_signal(pid, pidfd, signal.SIGTERM)
-        how = ""
-        if not children.wait_gone(pid, pidfd, seconds):
-            how = f", killed: it had not stopped after {seconds:g} s"
-            children.send_signal(pid, pidfd, signal.SIGKILL)
-            if not children.wait_gone(pid, pidfd, _KILL_SECONDS):
-                message = (
-                    f'cannot stop "{service.name}": pid {pid} is still there {_KILL_SECONDS:g} s '
-                    "after SIGKILL"
-                )
-                raise errors.StuckError(
-                    message, hint="it waits in the kernel; see /proc/PID/stack, or dmesg"
-                )
-        left = children.end_session(session, signal.SIGKILL) if session else ()
-    except PermissionError as error:
-        message = f'cannot stop "{service.name}": pid {pid} belongs to another user'
-        raise errors.PermissionRefusedError(message) from error
-    except ProcessLookupError:
-        return pid, ", which had just ended"
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)
-    if left:
-        processes = "process" if len(left) == 1 else f"{len(left)} processes"
-        how += f", and the {processes} that it left behind"
-    return pid, how
+    return found.end(
+        service.name,
+        seconds=service.grace_seconds() + _PATIENCE_SECONDS if grace is None else grace,
+        session=service.session,
+    )
 
 
-def _own_session(service: KnownService, pid: int) -> int:
-    """Return the session that is this service's alone, or 0: then only its process is ended.
-
-    A daemon's session leader is gone. In the foreground the session is the person's, with their
-    shell in it, and a session whose leader lives is never touched.
-    """
-    if service.mode != order.DAEMON:
-        return 0
-    try:
-        session = os.getsid(pid)
-        os.kill(session, 0)
-    except ProcessLookupError:
-        return session
-    except PermissionError:
-        return 0
-    return 0
+def _describe_end(service: KnownService, ended: Ended) -> str:
+    text = f"{service.name}: stopped (pid {ended.pid}"
+    if ended.gone_before:
+        text += ", which had just ended"
+    if ended.killed:
+        text += f", killed: it had not stopped after {ended.seconds:g} s"
+    if ended.left_behind:
+        plural = "es" if ended.left_behind > 1 else ""
+        text += f", and {ended.left_behind} process{plural} that it left behind"
+    return f"{text})"
 
 
 def stop_if_running(declared: Declaration) -> None:
     """Stop the service of this declaration, if it runs."""
     service = known.of_declaration(declared)
-    taken = pidfile.take_pidfd(service.pid_file)
-    if taken is not None:
-        end(service, taken, None)
+    found = running.take(service.pid_file)
+    if found is not None:
+        end(service, found, None)
 
 
 def restart(service: KnownService, grace: float | None) -> int:
@@ -235,9 +200,9 @@ def restart(service: KnownService, grace: float | None) -> int:
     if not service.command:
         message = f'cannot restart "{service.name}": nothing is known of how it was started'
         raise errors.NotRunningError(message, hint="start it with its target")
-    taken = pidfile.take_pidfd(service.pid_file)
-    if taken is not None:
-        end(service, taken, grace)
+    found = running.take(service.pid_file)
+    if found is not None:
+        end(service, found, grace)
     os.chdir(service.directory)
     sys.stdout.flush()
     os.execv(service.command[0], service.command)  # noqa: S606 - our own interpreter, no shell

@@ -22,7 +22,16 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `logs`."""
     parser.add_argument("name", help="the service")
     parser.add_argument("-f", "--follow", action="store_true", help="wait for more; Ctrl-C ends it")
-    parser.add_argument("-n", "--lines", type=int, default=10, metavar="N", help="how many (10)")
+    parser.add_argument("-n", "--lines", type=_count, default=10, metavar="N", help="how many (10)")
+
+
+def _count(text: str) -> int:
+    import argparse  # noqa: PLC0415 - whoever parses has it
+
+    if not text.isdecimal():
+        message = f"expected 0 or more, got {text}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
 
 
 def run(_: str, arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import sys
 
 from forkfirst import errors
 from forkfirst.cli import known
-from forkfirst.unix import pidfile
+from forkfirst.stages import running
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
@@ -78,35 +78,34 @@ def run(command: str, arguments: argparse.Namespace) -> int:
 def observe(service: KnownService) -> Observation:
     """Look at *service*: who holds its lock, and what it says of itself."""
     try:
-        holder = pidfile.look_up_holder(service.pid_file)
-        if holder is None:
-            pid = pidfile.read_stale_pid(service.pid_file)
-            if pid is None:
-                return Observation(name=service.name, exit_status=NOT_RUNNING, state="stopped")
-            return Observation(
-                name=service.name, exit_status=DEAD_WITH_PID_FILE, state="dead", pid=pid
-            )
+        found = running.look_up(service.pid_file)
     except errors.ForkfirstError as error:
         return Observation(
             name=service.name, exit_status=UNKNOWN, state="unknown", trouble=str(error)
         )
+    if found is None:
+        return Observation(name=service.name, exit_status=NOT_RUNNING, state="stopped")
+    if not found.is_running:
+        return Observation(
+            name=service.name, exit_status=DEAD_WITH_PID_FILE, state="dead", pid=found.pid
+        )
     try:
         facts = service.ask("status")
     except errors.NotRunningError:  # it holds the lock, but does not answer yet, or no longer
-        return Observation(name=service.name, exit_status=RUNNING, state="starting", pid=holder.pid)
+        return Observation(name=service.name, exit_status=RUNNING, state="starting", pid=found.pid)
     except errors.ForkfirstError as error:
         return Observation(
             name=service.name,
             exit_status=RUNNING,
             state="stuck",
-            pid=holder.pid,
+            pid=found.pid,
             trouble=str(error),
         )
     state = str(facts["state"])
     if facts["stuck_seconds"] >= _STUCK_SECONDS:
         state = "stuck"
     return Observation(
-        name=service.name, exit_status=RUNNING, state=state, pid=holder.pid, facts=facts
+        name=service.name, exit_status=RUNNING, state=state, pid=found.pid, facts=facts
     )
 
 

@@ -98,6 +98,7 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
             directory=start.directory,
             pid_file=places.pid_file,
             log=places.log if start.log >= 0 else "",
+            session=start.forked.child if start.forked is not None else 0,
             command=start.command,
         ),
     )

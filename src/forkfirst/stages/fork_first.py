@@ -11,10 +11,12 @@ Measured, until the port answers, against a bare `python app.py`: see benchmarks
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 
+from forkfirst import errors
 from forkfirst.plan import first, steps
 from forkfirst.unix import channel, passage, session, stdio
 
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from forkfirst import errors
-
     Table = Mapping[type[steps.Step], Callable[[Any, Any], None]]
 
 NO_DESCRIPTOR = -1
+
+_SILENCE_SECONDS = 5.0
+"""How long a killed process may take to disappear: only the kernel can hold it up."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_EXHAUSTED = (errno.EAGAIN, errno.ENOMEM)
 
 ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """What asks a launcher to give up."""
@@ -55,18 +61,44 @@ class Forked:
         self.sender = NO_DESCRIPTOR
         self.receiver = NO_DESCRIPTOR
 
-    def dismiss_unused(self) -> None:
-        """End it if it was never handed a plan: the command line was wrong, say."""
-        if self.sender != NO_DESCRIPTOR:
-            self.dismiss()
-
     def dismiss(self) -> None:
-        """End the session leader, our own child; a service that waits for a plan ends too."""
+        """End the session leader, our own child: the service stands alone."""
         os.kill(self.child, signal.SIGKILL)  # not yet waited for, so the pid is still its own
         os.waitpid(self.child, 0)
+        self.child = NO_DESCRIPTOR
+
+    def end_unused(self) -> None:
+        """End it if it was never handed a plan: the command line was wrong, say."""
         if self.sender != NO_DESCRIPTOR:
+            self.end()
+
+    def end(self) -> None:
+        """End the leader, the service and whatever that has started; return when all are gone."""
+        if self.child == NO_DESCRIPTOR:
+            return
+        try:  # noqa: SIM105 - contextlib is not loaded before a fork
+            os.killpg(self.child, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # no group of its own yet, so no service yet; or, on macOS, only zombies
+        if self.sender == NO_DESCRIPTOR:  # it may run the program, which may start anything
+            from forkfirst.stages import running  # noqa: PLC0415 - only for a failure
+
+            running.end_session(self.child)
+        else:
             os.close(self.sender)
             self.sender = NO_DESCRIPTOR
+        self.dismiss()
+        self._wait_for_silence()
+
+    def _wait_for_silence(self) -> None:
+        """Wait until nobody is left who could report, which is when the last of them is gone."""
+        assert self.report is not None  # noqa: S101 - OpenReport comes before Fork
+        deadline = time.monotonic() + _SILENCE_SECONDS
+        try:
+            while self.report.receive(deadline - time.monotonic()) is not None:
+                continue
+        except (TimeoutError, ValueError):
+            return
 
 
 def fork_service(
@@ -104,9 +136,28 @@ def apply_steps(chosen: Iterable[steps.Step], state: object, table: Table) -> No
         try:
             table[type(step)](step, state)
         except OSError as error:
-            from forkfirst.stages import refusal  # noqa: PLC0415 - only for a failure
+            raise explain_refusal(step, error) from error
 
-            raise refusal.explain(step, error) from error
+
+def explain_refusal(step: steps.Step, error: OSError) -> errors.ForkfirstError:
+    """Return the error that says that *step* failed with *error*."""
+    reason = (error.strerror or str(error)).lower()
+    where = f" ({error.filename})" if error.filename and error.filename not in step else ""
+    message = f"cannot {step.describe()}: {reason}{where}"
+    if error.errno in _FULL:
+        return errors.DiskFullError(message, hint="free some space, or choose another place")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return errors.PermissionRefusedError(message)
+    if error.errno in (errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR):
+        return errors.CannotCreateError(message)
+    if error.errno == errno.ENOENT:
+        return errors.ConfigError(message)
+    hint = ""
+    if error.errno in _EXHAUSTED and isinstance(step, steps.Fork | steps.ForkAgain):
+        hint = "the limit of processes (ulimit -u, pids.max) or the memory is used up"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "the limit of open descriptors (ulimit -n) is used up"
+    return errors.SystemRefusedError(message, hint=hint)
 
 
 # -- in the launcher -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def hand_over(start: Start) -> None:
     """Send the service its plan, and what was opened for it.
 
     Raises:
-        OSError: It is gone.
+        OSError: The kernel refused.
     """
     forked = start.forked
     assert forked is not None  # noqa: S101 - only a plan with a fork has this step
@@ -27,7 +27,10 @@ def hand_over(start: Start) -> None:
     given = [fd for fd in descriptors if fd != NO_DESCRIPTOR]
     holes = [fd == NO_DESCRIPTOR for fd in descriptors]
     message = (start.plan, names, start.paths, start.log_offset, holes)
-    passage.send(forked.sender, _pickle.dumps(message), given)
+    try:  # noqa: SIM105 - contextlib is not loaded before a fork
+        passage.send(forked.sender, _pickle.dumps(message), given)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it is gone, and why is on its way through the report
     os.close(forked.sender)
     forked.sender = NO_DESCRIPTOR
 

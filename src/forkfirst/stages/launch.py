@@ -55,12 +55,15 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
         try:
             fork_first.apply_steps(start.plan.launcher, start, table)
             fork_first.apply_steps(start.plan.last, start, table)
-        except errors.ForkfirstError:
-            start.forked.dismiss()
+        except BaseException:  # whatever it was, nothing may be left
+            start.forked.end()
             raise
     except errors.ForkfirstError as error:
         start.undo()
         error.args = (f'cannot start "{service.name}": {error}',)
+        raise
+    except BaseException:
+        start.undo()
         raise
 
 
@@ -92,6 +95,8 @@ def await_ready(step: steps.AwaitReady, start: Start) -> None:
     except _Interrupted as interruption:
         failure = _give_up(start, interruption.number)
     finally:
+        # From here on the outcome stands, and what is said about it is the truth.
+        signals.block(ENDING_SIGNALS)
         for number, handler in before.items():
             signal.signal(number, handler)
     assert start.forked is not None  # noqa: S101 - it is what we waited for
@@ -100,7 +105,7 @@ def await_ready(step: steps.AwaitReady, start: Start) -> None:
         # leader takes that for our death.
         start.forked.dismiss()
         return
-    children.end_session(start.forked.child, signal.SIGKILL)
+    start.forked.end()
     _show_output(start, failure)
     raise failure
 

@@ -13,7 +13,7 @@ from forkfirst.stages.start import unlink_if_present
 from forkfirst.values import Value
 
 _VERSION = "1"
-_FIXED_FIELDS = 5
+_FIXED_FIELDS = 6
 
 
 class Record(Value):
@@ -24,6 +24,7 @@ class Record(Value):
         directory: Where the command was given.
         pid_file: The file that is the lock.
         log: The log file, or "" where the output goes elsewhere.
+        session: The session that is this daemon's alone; 0 in the foreground.
         command: The command line that starts the service again.
     """
 
@@ -31,6 +32,7 @@ class Record(Value):
     directory: str
     pid_file: str
     log: str
+    session: int
     command: tuple[str, ...]
 
 
@@ -45,7 +47,10 @@ def write(path: str, record: Record) -> None:
 
     Source: rename(2).
     """
-    fields = (_VERSION, record.mode, record.directory, record.pid_file, record.log, *record.command)
+    fields = (
+        *(_VERSION, record.mode, record.directory, record.pid_file, record.log),
+        *(str(record.session), *record.command),
+    )
     data = b"".join(os.fsencode(field) + b"\0" for field in fields)
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(
@@ -77,10 +82,15 @@ def read(path: str) -> Record | None:
     except OSError as error:
         message = f"cannot read {path}: {(error.strerror or str(error)).lower()}"
         raise errors.PermissionRefusedError(message) from error
-    if len(fields) <= _FIXED_FIELDS or fields[0] != _VERSION:
+    if len(fields) < _FIXED_FIELDS or fields[0] != _VERSION or not fields[5].isdecimal():
         message = f"cannot read {path}: not a record of forkfirst, or of another version"
         raise errors.ForkfirstError(message)
-    _, mode, directory, pid_file, log, *command = fields
+    _, mode, directory, pid_file, log, session, *command = fields
     return Record(
-        mode=mode, directory=directory, pid_file=pid_file, log=log, command=tuple(command)
+        mode=mode,
+        directory=directory,
+        pid_file=pid_file,
+        log=log,
+        session=int(session),
+        command=tuple(command),
     )

@@ -1,0 +1,166 @@
+"""What runs under a name, and its end.
+
+A process is only ever signalled through a handle that was taken while it held the service's lock.
+When it is gone, its session is ended too, and waited for: a process that is still dying holds the
+lock, the port and the files of the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from forkfirst import errors
+from forkfirst.unix import children, pidfile
+from forkfirst.values import Value
+
+KILL_SECONDS = 5.0
+"""How long a process may take to disappear after SIGKILL: only the kernel can hold it up."""
+
+
+class Found(Value):
+    """What a pid file shows.
+
+    Attributes:
+        pid: The process that it names; 0 if it names none.
+        is_running: Whether the lock is held. If not, the process is dead and its file was left.
+    """
+
+    pid: int
+    is_running: bool
+
+
+class Ended(Value):
+    """How a service ended.
+
+    Attributes:
+        pid: The process that was it.
+        seconds: How long it had been given.
+        killed: Whether it had to be killed.
+        gone_before: Whether it had just ended by itself.
+        left_behind: How many processes of its own it left, which were killed.
+    """
+
+    pid: int
+    seconds: float
+    killed: bool = False
+    gone_before: bool = False
+    left_behind: int = 0
+
+
+def look_up(path: str) -> Found | None:
+    """Look at the pid file at *path*; None if there is none.
+
+    Raises:
+        UnsafePathError: The file or its directory is under somebody else's control.
+        PermissionRefusedError: This user may not read it.
+    """
+    holder = pidfile.look_up_holder(path)
+    if holder is not None:
+        return Found(pid=holder.pid, is_running=True)
+    stale = pidfile.read_stale_pid(path)
+    return None if stale is None else Found(pid=stale, is_running=False)
+
+
+class Running:
+    """A process that holds the lock of a service, held by a handle: never another with its pid."""
+
+    def __init__(self, pid: int, pidfd: int | None) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+
+    def end(self, name: str, *, seconds: float, session: int = 0) -> Ended:
+        """Ask it to stop, kill it after *seconds*, and wait until it is gone.
+
+        Args:
+            name: The service, for the errors.
+            seconds: How long it may take.
+            session: The session that is the service's alone, whose other processes are then
+                killed; or 0.
+
+        Raises:
+            PermissionRefusedError: It is another user's.
+            StuckError: It is still there although it was killed.
+        """
+        own_session = session if session and session == self._read_session() else 0
+        killed = False
+        try:
+            children.send_signal(self.pid, self._pidfd, signal.SIGTERM)
+            if not children.wait_gone(self.pid, self._pidfd, seconds):
+                killed = True
+                children.send_signal(self.pid, self._pidfd, signal.SIGKILL)
+                if not children.wait_gone(self.pid, self._pidfd, KILL_SECONDS):
+                    message = (
+                        f'cannot stop "{name}": pid {self.pid} is still there {KILL_SECONDS:g} s '
+                        "after SIGKILL"
+                    )
+                    raise errors.StuckError(
+                        message, hint="it waits in the kernel; see /proc/PID/stack, or dmesg"
+                    )
+        except PermissionError as error:
+            message = f'cannot stop "{name}": pid {self.pid} belongs to another user'
+            raise errors.PermissionRefusedError(message) from error
+        except ProcessLookupError:
+            return Ended(pid=self.pid, seconds=seconds, gone_before=True)
+        finally:
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+        left = end_session(own_session) if own_session else 0
+        return Ended(pid=self.pid, seconds=seconds, killed=killed, left_behind=left)
+
+    def _read_session(self) -> int:
+        try:
+            return os.getsid(self.pid)
+        except OSError:
+            return 0
+
+
+def take(path: str) -> Running | None:
+    """Return the process that holds the pid file at *path*, or None.
+
+    Raises:
+        UnsafePathError: The file or its directory is under somebody else's control.
+        PermissionRefusedError: This user may not read it.
+    """
+    taken = pidfile.take_pidfd(path)
+    return None if taken is None else Running(*taken)
+
+
+def end_session(sid: int, seconds: float = KILL_SECONDS) -> int:
+    """Kill every process of the session *sid* but this one, and wait until they are gone.
+
+    Returns how many there were. Those that are still there after *seconds* wait in the kernel, and
+    go when that lets them. Without /proc it finds nobody.
+
+    Source: setsid(2), pidfd_open(2).
+    """
+    deadline = time.monotonic() + seconds
+    ended: set[int] = set()
+    while (members := _list_members(sid)) and time.monotonic() < deadline:
+        handles = _hold(members)
+        signalled = children.end_session(sid, signal.SIGKILL)
+        for pid, pidfd in handles.items():
+            if pid in signalled:
+                children.wait_gone(pid, pidfd, deadline - time.monotonic())
+            if pidfd is not None:
+                os.close(pidfd)
+        if not signalled:
+            break  # they are another user's by now
+        ended.update(signalled)
+    return len(ended)
+
+
+def _list_members(sid: int) -> list[int]:
+    return [pid for pid in children.list_session(sid) if pid != os.getpid()]
+
+
+def _hold(pids: list[int]) -> dict[int, int | None]:
+    """Return a handle of each of *pids* that is still there, for its end to be waited for."""
+    handles: dict[int, int | None] = {}
+    for pid in pids:
+        try:
+            handles[pid] = children.open_pidfd(pid)
+        except OSError:
+            continue  # gone, or no descriptor is left: then nobody waits for it
+    return handles
