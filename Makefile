@@ -10,6 +10,9 @@ COVERAGE_FILE := $(CURDIR)/.coverage$(if $(filter-out python3,$(PYTHON)),-$(notd
 # What the tests marked `real` are held against, each by the program it is needed for.
 DEBIAN_PACKAGES := strace systemd-container mmdebstrap s6 libsystemd0 util-linux
 
+# Fewer of them, while one thing is being changed: make test TESTS=tests/plan
+TESTS ?= tests
+
 .PHONY: help run test test-real lint format types docs docs-generated bench clean
 
 help:
@@ -69,7 +72,7 @@ run: $(VENV)/.has-run
 test: export COVERAGE_FILE := $(COVERAGE_FILE)
 test: $(VENV)/.has-test
 	@rm -f $(COVERAGE_FILE) $(COVERAGE_FILE).*
-	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not real and not slow" tests
+	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not real and not slow" $(TESTS)
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 # 5 is pytest's status for "no test was selected".
@@ -79,7 +82,7 @@ test-real: $(VENV)/.has-test
 	elif ! command -v apt-get >/dev/null; then \
 	  echo "test-real: no apt-get here; what needs a Debian package is skipped"; \
 	else .ci/install-debian-packages $(DEBIAN_PACKAGES); fi
-	@$(BIN)/python -m pytest -m "real or slow" --timeout 600 tests || [ $$? = 5 ]
+	@$(BIN)/python -m pytest -m "real or slow" --timeout 600 $(TESTS) || [ $$? = 5 ]
 
 lint: $(VENV)/.has-lint
 	@$(BIN)/ruff check --quiet .
