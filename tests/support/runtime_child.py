@@ -124,6 +124,7 @@ def start_driver(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # as a service has; it dies with us all the same, by the driver
         pass_fds=(high, *fds),
         env={**os.environ, **environment},
     )
