@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
-# An absolute path: a daemon changes its directory before it writes what it covered.
-COVERAGE_FILE := $(CURDIR)/.coverage$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+# Absolute, since a daemon changes its directory before it writes what it covered; and out of the
+# way, since each of some thousand processes writes a file of its own.
+COVERED := $(CURDIR)/$(VENV)/covered
 # What the tests marked `real` are held against, each by the program it is needed for.
 DEBIAN_PACKAGES := strace systemd-container mmdebstrap s6 libsystemd0 util-linux
 
@@ -69,11 +70,11 @@ run: $(VENV)/.has-run
 	@$(BIN)/python examples/demo.py
 
 # Branch coverage through forks, `os._exit` and subprocesses (see [tool.coverage.run]).
-test: export COVERAGE_FILE := $(COVERAGE_FILE)
+test: export COVERAGE_FILE := $(COVERED)/data
 test: $(VENV)/.has-test
-	@rm -f $(COVERAGE_FILE) $(COVERAGE_FILE).*
-	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not real and not slow" $(TESTS)
-	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+	@rm -rf $(COVERED) && mkdir $(COVERED)
+	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not real and not slow" $(TESTS); \
+	  status=$$?; $(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$status
 
 # 5 is pytest's status for "no test was selected".
 test-real: $(VENV)/.has-test

@@ -9,6 +9,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from forkfirst import config_file
 from support.source_tree import ROOT
 
 if TYPE_CHECKING:
@@ -44,6 +47,14 @@ def test_the_program_of_the_tutorial_runs(tmp_path: Path) -> None:
     finally:
         stopped = _forkfirst(tmp_path, "stop", "hello")
     assert stopped.returncode == 0, stopped.stderr
+
+
+def test_every_key_of_the_configuration_is_described() -> None:
+    """Nobody finds a key that only the code knows, nor can use one that only the page knows."""
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)
+    known = [field.encode_name for field in msgspec.structs.fields(config_file._Service)]  # noqa: SLF001 - the one place that has them
+    assert sorted(described) == sorted(known)
 
 
 def test_every_page_is_reachable() -> None:
