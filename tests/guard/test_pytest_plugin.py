@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,11 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+# An installation made before the entry point was declared does not have it yet.
+_INSTALLED = any(
+    entry.value == "forkfirst.pytest_plugin" for entry in entry_points(group="pytest11")
+)
+_PLUGIN = () if _INSTALLED else ("-p", "forkfirst.pytest_plugin")
 _LEAVES_A_THREAD = """
 import threading, time, pytest
 def start():
@@ -24,7 +30,7 @@ def _run(folder: Path, text: str, *arguments: str) -> tuple[int, str]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:timeout"),
-            *("-p", "forkfirst.pytest_plugin", "--fork-hazards", "-q", "-rA", *arguments),
+            *(*_PLUGIN, "--fork-hazards", "-q", "-rA", *arguments),
             str(folder),
         ],
         capture_output=True,
@@ -173,7 +179,7 @@ def test_without_the_option_nothing_is_watched(tmp_path: Path) -> None:
     """Installing forkfirst must not change anybody's tests."""
     (tmp_path / "test_it.py").write_text(f"{_LEAVES_A_THREAD}\ndef test_leaves(): start()\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "forkfirst.pytest_plugin", "-q", str(tmp_path)],
+        [sys.executable, "-m", "pytest", *_PLUGIN, "-q", str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

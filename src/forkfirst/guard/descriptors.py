@@ -9,7 +9,7 @@ import os
 import sys
 
 from forkfirst.guard.hazard import Hazard
-from forkfirst.guard.verdict import read_record_locks, read_whole
+from forkfirst.guard.verdict import count_record_locks, read_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def find_descriptor_hazards(*, thorough: bool, owned: Mapping[int, str]) -> list
             found.append(_io_uring(descriptor))
         elif link.startswith("/dev/"):
             found += _judge_device(descriptor, link)
-    found += _find_record_locks()
+    found += _find_record_locks(links)
     if thorough:
         found += _find_events(links)
         found += _find_connections(links)
@@ -162,16 +162,21 @@ def _judge_device(descriptor: int, link: str) -> list[Hazard]:
     return []
 
 
-def _find_record_locks() -> list[Hazard]:
-    lines = read_record_locks()
-    if not lines:
+def _find_record_locks(links: Mapping[int, str]) -> list[Hazard]:
+    held = {
+        descriptor: link
+        for descriptor, link in links.items()
+        if link.startswith("/") and count_record_locks(descriptor)
+    }
+    if not held:
         return []
-    files = sorted({_name_file(line.split()[5]) for line in lines})
+    count = sum(map(count_record_locks, held))
+    files = tuple(dict.fromkeys(held.values()))
     return [
         Hazard(
             kind="record-lock",
             certainty="danger",
-            subject=f"{len(lines)} POSIX record lock{'' if len(lines) == 1 else 's'}",
+            subject=f"{count} POSIX record lock{'' if count == 1 else 's'}",
             detail=", ".join(files),
             name=files[0],
             things=tuple(f"record lock {file}" for file in files),
@@ -179,20 +184,6 @@ def _find_record_locks() -> list[Hazard]:
             remedy="take the lock in the child, or use flock(2), which a child keeps",
         )
     ]
-
-
-def _name_file(device_and_inode: bytes) -> str:
-    """Return the path of an open file that /proc/locks names as "major:minor:inode"."""
-    inode = int(device_and_inode.rpartition(b":")[2])
-    for descriptor, link in read_links():
-        if not link.startswith("/"):
-            continue
-        try:
-            if os.fstat(descriptor).st_ino == inode:
-                return link
-        except OSError:
-            continue
-    return f"inode {inode}"
 
 
 def _find_events(links: Mapping[int, str]) -> list[Hazard]:
