@@ -117,12 +117,35 @@ def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twen
             environment.update(value)
         case "env-file":
             environment.update(_read_env_file(key, origin.absolute(value), origin))
-        case "log" | "pid-file":
+        case "log" | "pid-file" | "chroot":
             fields[key.replace("-", "_")] = origin.absolute(value)
         case "log-size":
             fields["log_size"] = _size(key, value, origin)
-        case "log-keep" | "notify-fd":
+        case (
+            "log-keep"
+            | "notify-fd"
+            | "workers"
+            | "restart-policy"
+            | "crash-limit"
+            | "no-new-privileges"
+        ):
             fields[key.replace("-", "_")] = value
+        case "user" | "group":
+            fields[key] = str(value)  # a file may have a number
+        case "supplementary":
+            fields["supplementary"] = tuple(map(str, value))
+        case "keep-capability":
+            fields["keep_capabilities"] = tuple(value)
+        case "limit":
+            fields["limits"] = tuple(value)
+        case "max-memory":
+            fields["max_memory"] = _size(key, value, origin)
+        case "canary":
+            fields["canary_percent"] = _percent(key, value, origin)
+        case "hang-timeout" | "commit-window":
+            fields[key.partition("-")[0] + "_seconds"] = _seconds(key, value, origin)
+        case "max-age":
+            fields["max_age_seconds"] = _seconds(key, value, origin)
         case "ready-timeout" | "grace-period" | "settle":
             fields[key.partition("-")[0] + "_seconds"] = _seconds(key, value, origin)
         case _:
@@ -164,6 +187,14 @@ def _seconds(key: str, value: float | str, origin: Origin) -> float:
         return float(number) * _SECONDS[value[len(number) :] or "s"]
     except (ValueError, KeyError):
         message = f'expected seconds such as 30, or "500ms", "2m", "1h", got {value!r}'
+        raise origin.error(key, message) from None
+
+
+def _percent(key: str, value: float | str, origin: Origin) -> float:
+    try:
+        return float(value.removesuffix("%") if isinstance(value, str) else value)
+    except ValueError:
+        message = f'expected a percentage such as "10%", got {value!r}'
         raise origin.error(key, message) from None
 
 

@@ -13,6 +13,9 @@ from forkfirst import errors
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
+_LISTS = ("listen", "supplementary", "keep-capability", "limit")
+
+
 class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
     """One `[service.NAME]` table: the keys are the flags of `forkfirst start`."""
 
@@ -32,6 +35,21 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_
     settle: float | str | None = None
     notify_fd: int | None = None
     pid_file: str | None = None
+    workers: int | None = None
+    restart_policy: str | None = None
+    crash_limit: int | None = None
+    hang_timeout: float | str | None = None
+    max_age: float | str | None = None
+    max_memory: int | str | None = None
+    canary: float | str | None = None
+    commit_window: float | str | None = None
+    user: str | int | None = None
+    group: str | int | None = None
+    supplementary: list[str | int] | str | int | None = None
+    keep_capability: list[str] | str | None = None
+    no_new_privileges: bool | None = None
+    chroot: str | None = None
+    limit: list[str] | str | None = None
 
 
 class _Root(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,7 +78,7 @@ def read(path: str) -> dict[str, dict[str, Any]]:
     tables = _convert(data, _Root, path, prefix).service
     return {
         name: {
-            key: [value] if key == "listen" and isinstance(value, str) else value
+            key: [value] if key in _LISTS and not isinstance(value, list) else value
             for key, value in msgspec.to_builtins(
                 _convert(table, _Service, path, f"{prefix}service.{name}.")
             ).items()

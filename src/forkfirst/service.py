@@ -44,6 +44,21 @@ class Service(Value):
         ready_timeout: Seconds that it may take to be ready.
         grace_period: Seconds that it may take to stop.
         pid_file: The pid file; None for the default place.
+        workers: How many processes run the program, under a supervisor; 0 for one without.
+        restart_policy: Which workers that end are replaced: "always", "on-failure" or "never".
+        crash_limit: So many failures in a row, and no worker is replaced any more.
+        hang_timeout: Seconds without a turn of its loop, and a worker is replaced; 0 for never.
+        max_age: Seconds after which a worker is replaced; 0 for never.
+        max_memory: Bytes at which a worker is replaced; 0 for never.
+        canary: The percentage of workers that a reload starts first.
+        commit_window: Seconds that a reload keeps the old workers paused, and not gone.
+        user: Whom to become when everything is open; None for nobody else.
+        group: The group instead of that user's own.
+        supplementary: Groups beside the user's.
+        keep_capability: Powers of root's to keep, such as "net_bind_service".
+        no_new_privileges: None is yes with *user*.
+        chroot: The directory that becomes the root.
+        limit: Resource limits, each as NAME=SOFT:HARD.
     """
 
     program: Callable[..., object]
@@ -60,6 +75,21 @@ class Service(Value):
     ready_timeout: float = 60.0
     grace_period: float = 10.0
     pid_file: str | None = None
+    workers: int = 0
+    restart_policy: str = "always"
+    crash_limit: int = 8
+    hang_timeout: float = 0.0
+    max_age: float = 0.0
+    max_memory: int = 0
+    canary: float = 0.0
+    commit_window: float = 0.0
+    user: str | None = None
+    group: str | None = None
+    supplementary: tuple[str, ...] = ()
+    keep_capability: tuple[str, ...] = ()
+    no_new_privileges: bool | None = None
+    chroot: str | None = None
+    limit: tuple[str, ...] = ()
 
     def main(self, argv: Sequence[str] | None = None) -> NoReturn:
         """Be the program's command line: start, run, stop, restart, status, logs, ….

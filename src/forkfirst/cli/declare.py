@@ -48,6 +48,57 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     add("--settle", metavar="SECONDS", help="a silent command is ready after so long (1)")
     add("--notify-fd", type=int, metavar="FD", help="where a command writes a newline when ready")
     add("--pid-file", metavar="FILE", help="the pid file, which is the lock")
+    _add_worker_arguments(parser)
+    add("--user", metavar="USER", help="become this user when everything is open; needs root")
+    add("--group", metavar="GROUP", help="with this group instead of the user's own")
+    add(
+        "--supplementary",
+        action="append",
+        metavar="GROUP",
+        help="and this one beside the user's; repeatable",
+    )
+    add(
+        "--keep-capability",
+        action="append",
+        metavar="NAME",
+        help="keep this power of root's, such as net_bind_service; repeatable",
+    )
+    add(
+        "--no-new-privileges",
+        action="store_const",
+        const=True,
+        help="nothing that is executed can ever give privileges (default with --user)",
+    )
+    add(
+        "--allow-new-privileges",
+        action="store_const",
+        const=False,
+        dest="no_new_privileges",
+        help="set-user-id programs work, though --user is given",
+    )
+    add("--chroot", metavar="DIR", help="make this the root directory; the program is below it")
+    add(
+        "--limit",
+        action="append",
+        metavar="NAME=SOFT[:HARD]",
+        help="set a resource limit, such as nofile=1024:4096; repeatable",
+    )
+
+
+def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--workers", type=int, metavar="N", help="so many processes, kept alive by a supervisor")
+    add(
+        "--restart-policy",
+        metavar="POLICY",
+        help="which workers that end are replaced: always (default), on-failure or never",
+    )
+    add("--crash-limit", type=int, metavar="N", help="give up after N failures in a row (8)")
+    add("--hang-timeout", metavar="SECONDS", help="replace a worker whose loop is stuck so long")
+    add("--max-age", metavar="SECONDS", help="replace a worker that is so old")
+    add("--max-memory", metavar="BYTES", help="replace a worker that has so much, such as 512MiB")
+    add("--canary", metavar="PERCENT", help="reload so many workers first, and ask their health")
+    add("--commit-window", metavar="SECONDS", help="a reload can still be undone for so long")
 
 
 _FLAGS = (
@@ -64,6 +115,21 @@ _FLAGS = (
     "settle",
     "notify_fd",
     "pid_file",
+    "workers",
+    "restart_policy",
+    "crash_limit",
+    "hang_timeout",
+    "max_age",
+    "max_memory",
+    "canary",
+    "commit_window",
+    "user",
+    "group",
+    "supplementary",
+    "keep_capability",
+    "no_new_privileges",
+    "chroot",
+    "limit",
 )
 
 

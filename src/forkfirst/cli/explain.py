@@ -28,7 +28,7 @@ def run(_: str, arguments: argparse.Namespace) -> int:
 
 def show(service: Declaration, *, foreground: bool) -> int:
     """Print what starting *service* would do, and do nothing."""
-    host = probe.read_host(detaching=not foreground)
+    host = probe.read_host(detaching=not foreground, service=service)
     print(describe_plan(order.make_plan(service, host, foreground=foreground)), end="")
     return 0
 

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from forkfirst.plan.host import Host
     from forkfirst.plan.service import Declaration
 
 DEFAULT_GRACE_SECONDS = 10.0
@@ -30,6 +31,7 @@ class KnownService(Value):
         mode: How it was last started; "" if that is not known.
         log: Its log file, or "" where its output goes elsewhere.
         session: The session that is its own, if it is a daemon; else 0.
+        owner: The user that it became, which the pid file is that of; None if it became nobody.
         directory: Where it was started.
         command: What starts it again; empty if it was never started, or ended by itself.
     """
@@ -41,6 +43,7 @@ class KnownService(Value):
     log: str
     mode: str = ""
     session: int = 0
+    owner: int | None = None
     directory: str = "/"
     command: tuple[str, ...] = ()
 
@@ -63,7 +66,11 @@ def find(name: str) -> KnownService:
     check_name(name)
     host = probe.read_host(detaching=False)
     default = places.find_places(name, host)
-    kept = record.read(default.record)
+    kept = None
+    if host.uid == 0 or os.path.exists(default.pid_file) or not _is_granted(name, host):
+        kept = record.read(default.record)
+    else:
+        default = places.find_granted_places(name, host)
     if kept is None:
         return KnownService(
             name=name,
@@ -75,14 +82,20 @@ def find(name: str) -> KnownService:
     return KnownService(
         name=name,
         pid_file=kept.pid_file,
-        control_socket=default.control_socket,
+        control_socket=kept.control,
         record=default.record,
         log=kept.log,
         mode=kept.mode,
         session=kept.session,
+        owner=kept.owner,
         directory=kept.directory,
         command=kept.command,
     )
+
+
+def _is_granted(name: str, host: Host) -> bool:
+    """Return whether root has started a service of that name for this very user."""
+    return os.path.exists(places.find_granted_places(name, host).pid_file)
 
 
 def of_declaration(service: Declaration) -> KnownService:
@@ -93,13 +106,19 @@ def of_declaration(service: Declaration) -> KnownService:
 
 def list_names() -> list[str]:
     """Return the names of all services of this user that run or have left something, sorted."""
-    directory = places.find_run_directory(probe.read_host(detaching=False))
+    host = probe.read_host(detaching=False)
+    names = _list_names(places.find_run_directory(host), (".service", ".pid"))
+    if host.uid != 0:
+        names |= _list_names(places.find_granted_places("any", host).run_directory, (".pid",))
+    return sorted(names)
+
+
+def _list_names(directory: str, suffixes: tuple[str, ...]) -> set[str]:
     try:
         entries = os.listdir(directory)
     except FileNotFoundError:
-        return []
+        return set()
     except OSError as error:
         message = f"cannot list {directory}: {(error.strerror or str(error)).lower()}"
         raise errors.PermissionRefusedError(message) from error
-    suffixes = (".service", ".pid")
-    return sorted({name.rpartition(".")[0] for name in entries if name.endswith(suffixes)})
+    return {name.rpartition(".")[0] for name in entries if name.endswith(suffixes)}

@@ -91,7 +91,7 @@ def start(
     Raises:
         ForkfirstError: It does not run, and nothing is left of it.
     """
-    host = probe.read_host(detaching=not foreground and os.getpid() != 1)
+    host = probe.read_host(detaching=not foreground and os.getpid() != 1, service=service)
     plan = order.make_plan(service, host, foreground=foreground)
     if not foreground and plan.mode != order.DAEMON:
         print(
@@ -151,7 +151,7 @@ def _command_line() -> tuple[str, ...]:
 
 def stop(service: KnownService, grace: float | None) -> int:
     """Stop *service*, wait until it is gone, and say how it ended. Signals nothing else."""
-    found = running.take(service.pid_file)
+    found = running.take(service.pid_file, service.owner)
     if found is None:
         message = f'"{service.name}" is not running'
         raise errors.NotRunningError(message)
@@ -165,11 +165,14 @@ def end(service: KnownService, found: Running, grace: float | None) -> Ended:
     In the foreground the session is the person's, with their shell in it: only that of a daemon is
     ended as well.
     """
-    return found.end(
+    ended = found.end(
         service.name,
         seconds=service.grace_seconds() + _PATIENCE_SECONDS if grace is None else grace,
         session=service.session,
     )
+    if service.owner:
+        running.remove_leftovers(service.pid_file, service.control_socket, service.owner)
+    return ended
 
 
 def _describe_end(service: KnownService, ended: Ended) -> str:
@@ -187,7 +190,7 @@ def _describe_end(service: KnownService, ended: Ended) -> str:
 def stop_if_running(declared: Declaration) -> None:
     """Stop the service of this declaration, if it runs."""
     service = known.of_declaration(declared)
-    found = running.take(service.pid_file)
+    found = running.take(service.pid_file, service.owner)
     if found is not None:
         end(service, found, None)
 
@@ -200,7 +203,7 @@ def restart(service: KnownService, grace: float | None) -> int:
     if not service.command:
         message = f'cannot restart "{service.name}": nothing is known of how it was started'
         raise errors.NotRunningError(message, hint="start it with its target")
-    found = running.take(service.pid_file)
+    found = running.take(service.pid_file, service.owner)
     if found is not None:
         end(service, found, grace)
     os.chdir(service.directory)

@@ -78,7 +78,7 @@ def run(command: str, arguments: argparse.Namespace) -> int:
 def observe(service: KnownService) -> Observation:
     """Look at *service*: who holds its lock, and what it says of itself."""
     try:
-        found = running.look_up(service.pid_file)
+        found = running.look_up(service.pid_file, service.owner)
     except errors.ForkfirstError as error:
         return Observation(
             name=service.name, exit_status=UNKNOWN, state="unknown", trouble=str(error)

@@ -5,6 +5,24 @@ from __future__ import annotations
 from forkfirst.values import Value
 
 
+class Identity(Value):
+    """Who a service becomes, looked up already.
+
+    Attributes:
+        name: The login name.
+        uid: The user's number.
+        gid: The group's number.
+        groups: Every group that the service will be in, sorted; *gid* among them.
+        home: The user's home directory.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
 class Host(Value):
     """What is true here and now; read once by `stages.probe`, then only passed on.
 
@@ -18,6 +36,7 @@ class Host(Value):
         program: What starts forkfirst again: the interpreter and how it was told to find us.
         manager: Who supervises this process ("systemd", "a notification socket", …), or "".
         foreign_variables: Variables here that are addressed to another process, by name.
+        identity: Whom the service asked to become, if it asked for that.
     """
 
     uid: int
@@ -29,3 +48,4 @@ class Host(Value):
     program: tuple[str, ...] = ()
     manager: str = ""
     foreign_variables: tuple[str, ...] = ()
+    identity: Identity | None = None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from forkfirst.errors import ConfigError, PermissionRefusedError
 from forkfirst.plan import steps
 from forkfirst.plan.first import FIRST_STEPS, LEADER_STEPS, early_module, plan_early
 from forkfirst.plan.places import Places, find_places
 from forkfirst.plan.service import Declaration, check_service
-from forkfirst.values import Value
+from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from forkfirst.plan.host import Host
+    from forkfirst.plan.host import Host, Identity
     from forkfirst.plan.steps import Step
 
 DAEMON = "daemon"
@@ -30,23 +31,27 @@ class Plan(Value):
         mode: `DAEMON`, `FOREGROUND` or `FIRST_PROCESS`.
         service: What was declared.
         places: Where its files are.
+        identity: Whom it becomes, or None.
         first: Steps of the process that the command started, until it has forked.
         leader: Steps of the first child, the session leader.
         early: Steps of the service while it waits for its plan.
         launcher: Steps of the process that the command started, after the fork if there is one.
-        worker: Steps of the process that runs the program.
+        worker: Steps of the process that runs the program, or of the supervisor in its place.
         last: Steps of the launcher when all the others are done.
+        program: Steps of each worker, taken anew for each; empty where there is no supervisor.
     """
 
     mode: str
     service: Declaration
     places: Places
+    identity: Identity | None
     first: tuple[Step, ...]
     leader: tuple[Step, ...]
     early: tuple[Step, ...]
     launcher: tuple[Step, ...]
     worker: tuple[Step, ...]
     last: tuple[Step, ...]
+    program: tuple[Step, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -58,6 +63,7 @@ class Plan(Value):
             *self.launcher,
             *self.worker,
             *self.last,
+            *self.program,
         )
 
 
@@ -68,6 +74,10 @@ def make_plan(service: Declaration, host: Host, *, foreground: bool = False) -> 
         ConfigError: The service cannot run as it is declared.
     """
     check_service(service)
+    outside = service
+    if service.confined:
+        host = _check_rights(service, host)
+        service = _enter_root(service)
     places = find_places(service.name, host, pid_file=service.pid_file, log=service.log)
     mode = DAEMON
     if host.pid == 1:
@@ -78,27 +88,43 @@ def make_plan(service: Declaration, host: Host, *, foreground: bool = False) -> 
         mode=mode,
         service=service,
         places=places,
+        identity=host.identity,
         first=FIRST_STEPS if mode == DAEMON else (),
         leader=LEADER_STEPS if mode == DAEMON else (),
-        early=plan_early(early_module(service.target, service.runtime)) if mode == DAEMON else (),
-        launcher=_launcher_steps(service, places, mode),
+        early=_early_steps(service) if mode == DAEMON else (),
+        launcher=_launcher_steps(outside, host, places, mode),
         worker=_worker_steps(service, host, places, mode),
         last=(steps.AwaitReady(seconds=service.ready_seconds),) if mode == DAEMON else (),
+        program=_program_steps(service, mode) if service.workers else (),
     )
 
 
-def _launcher_steps(service: Declaration, places: Places, mode: str) -> tuple[Step, ...]:
+def _early_steps(service: Declaration) -> tuple[Step, ...]:
+    # What will be the supervisor never needs the runtime's module.
+    return () if service.workers else plan_early(early_module(service.target, service.runtime))
+
+
+def _launcher_steps(
+    service: Declaration, host: Host, places: Places, mode: str
+) -> tuple[Step, ...]:
     chosen: list[Step] = [] if mode == DAEMON else [steps.HoldStandardDescriptors()]
     if service.command:
-        chosen.append(steps.CheckCommand(command=service.command[0]))
+        chosen.append(steps.CheckCommand(command=service.command[0], root=service.chroot))
     else:
         chosen.append(steps.CheckTarget(target=service.target, directory=service.source_directory))
-    chosen.append(steps.MakeDirectory(path=places.run_directory, mode=0o700, private=True))
+    if host.identity is not None:
+        chosen.append(_check_readable(service, host.identity))
+    chosen.extend(_run_directories(host, places))
     # The lock comes before anything that a second starter could disturb.
     chosen.append(steps.LockPidFile(path=places.pid_file))
     if mode == DAEMON or service.log:
         if places.log_directory != places.run_directory:
-            chosen.append(steps.MakeDirectory(path=places.log_directory, mode=0o755, private=False))
+            owner = None if service.log else host.identity
+            chosen.append(
+                steps.MakeDirectory(
+                    path=places.log_directory, mode=0o755, private=False, owner=owner
+                )
+            )
         chosen.append(steps.OpenLog(path=places.log))
     chosen.extend(steps.OpenListener(listener=listener) for listener in service.listeners)
     chosen.append(steps.OpenControlSocket(path=places.control_socket))
@@ -115,12 +141,15 @@ def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -
     if mode == DAEMON:
         chosen.extend((steps.ResetSignalHandlers(), steps.UnblockSignals()))
     # daemon(7), step 4. Under a manager these variables are ours, and the runtime uses them.
-    chosen.append(steps.CleanEnvironment(remove=host.foreign_variables, assign=service.environment))
+    assigned = _describe_user(host.identity)
+    if not service.workers:  # else they are the workers' own, and each generation's may differ
+        assigned += service.environment
+    chosen.append(steps.CleanEnvironment(remove=host.foreign_variables, assign=assigned))
     chosen.append(steps.SetUmask(umask=service.umask))
     # daemon(7), step 11: "/" so that no file system is kept busy. In the foreground the supervisor
     # has chosen the directory, and a person at a terminal expects to stay where they are.
     directory = service.directory or ("/" if mode == DAEMON else "")
-    if directory:
+    if directory and not service.chroot:
         chosen.append(steps.ChangeDirectory(path=directory))
     if mode == DAEMON or service.log:
         chosen.append(steps.RedirectStandardStreams(log=places.log))
@@ -128,8 +157,133 @@ def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -
         # Only here: in the foreground the supervisor may have passed descriptors on purpose.
         chosen.append(steps.CloseDescriptors())
     chosen.append(steps.WritePid(path=places.pid_file))
-    chosen.append(steps.ServeControl())
-    chosen.append(
-        steps.RunProgram(target=service.target, command=service.command, runtime=service.runtime)
-    )
+    # daemon(7), step 13. Everything that needs privileges is open by now; what comes next is a
+    # thread, and capabilities are a thread's own.
+    if service.confined:
+        chosen.extend(_confining_steps(service, host))
+    if service.workers:
+        chosen.append(steps.Supervise(workers=service.workers))
+    else:
+        chosen.extend((steps.ServeControl(), _run_program(service)))
     return tuple(chosen)
+
+
+def _program_steps(service: Declaration, mode: str) -> tuple[Step, ...]:
+    chosen: list[Step] = [steps.CleanEnvironment(remove=(), assign=service.environment)]
+    chosen.append(steps.SetUmask(umask=service.umask))
+    directory = service.directory or ("/" if mode == DAEMON else "")
+    if directory:
+        chosen.append(steps.ChangeDirectory(path=directory))
+    chosen.append(_run_program(service))
+    return tuple(chosen)
+
+
+def _run_program(service: Declaration) -> Step:
+    return steps.RunProgram(target=service.target, command=service.command, runtime=service.runtime)
+
+
+# -- a service that is to have less than whoever starts it -------------------------------------
+
+
+def _confining_steps(service: Declaration, host: Host) -> tuple[Step, ...]:
+    from forkfirst.plan import confinement  # noqa: PLC0415 - only for such a service
+
+    chosen: list[Step] = []
+    if service.limits:
+        chosen.append(confinement.SetLimits(limits=service.limits))
+    identity = host.identity
+    if identity is not None:
+        runtime = "command" if service.command else service.runtime
+        chosen.append(confinement.LoadModules(runtime=runtime))
+        if service.chroot:  # while it is allowed
+            chosen.append(confinement.ChangeRoot(path=service.chroot))
+            if service.directory:
+                chosen.append(steps.ChangeDirectory(path=service.directory))
+        chosen.append(confinement.DropPrivileges(identity=identity))
+        chosen.append(confinement.ClearCapabilities(keep=service.keep_capabilities))
+    forbid = service.no_new_privileges
+    if forbid is None:
+        forbid = identity is not None
+    if forbid:
+        chosen.append(confinement.ForbidNewPrivileges())
+    if identity is not None:
+        chosen.append(confinement.SetNotDumpable())
+        chosen.append(
+            confinement.VerifyDropped(
+                identity=identity, keep=service.keep_capabilities, no_new_privileges=forbid
+            )
+        )
+    return tuple(chosen)
+
+
+def _check_readable(service: Declaration, identity: Identity) -> Step:
+    from forkfirst.plan import confinement  # noqa: PLC0415 - as above
+
+    return confinement.CheckReadable(
+        identity=identity,
+        target=service.target,
+        command=service.command[0] if service.command else "",
+        directory=service.source_directory,
+        root=service.chroot,
+    )
+
+
+def _run_directories(host: Host, places: Places) -> tuple[Step, ...]:
+    own = places.record.rpartition("/")[0]
+    chosen = [steps.MakeDirectory(path=own, mode=0o700, private=True)]
+    if places.run_directory != own:
+        chosen.append(
+            steps.MakeDirectory(
+                path=places.run_directory, mode=0o700, private=True, owner=host.identity
+            )
+        )
+    return tuple(chosen)
+
+
+def _describe_user(identity: Identity | None) -> tuple[tuple[str, str], ...]:
+    """Return the variables that say who one is; those of whoever started it would be wrong."""
+    if identity is None:
+        return ()
+    return (("HOME", identity.home), ("USER", identity.name), ("LOGNAME", identity.name))
+
+
+def _check_rights(service: Declaration, host: Host) -> Host:
+    """Return *host* with whom to become; nobody, if the service is started as that user already.
+
+    Raises:
+        PermissionRefusedError: Only root can become somebody else.
+    """
+    if host.identity is None or host.identity.uid == host.uid:
+        if service.chroot:
+            message = f'service "{service.name}": chroot means nothing for user {service.user}'
+            raise ConfigError(message, hint="it needs root, who then becomes somebody else")
+        return replace(host, identity=None)
+    if host.uid != 0:
+        message = f"cannot become {host.identity.name}: only root can, and this is uid {host.uid}"
+        raise PermissionRefusedError(message)
+    return host
+
+
+def _enter_root(service: Declaration) -> Declaration:
+    """Return *service* with its paths as they will be inside its new root directory."""
+    if not service.chroot:
+        return service
+    place, colon, name = service.target.rpartition(":")
+    if place.startswith("/"):
+        place = _inside(service, place)
+    return replace(
+        service,
+        target=f"{place}{colon}{name}",
+        source_directory=_inside(service, service.source_directory, or_else="/"),
+        directory=_inside(service, service.directory) if service.directory else "",
+    )
+
+
+def _inside(service: Declaration, path: str, *, or_else: str = "") -> str:
+    root = service.chroot.rstrip("/")
+    if f"{path}/".startswith(f"{root}/"):
+        return path[len(root) :] or "/"
+    if or_else:
+        return or_else
+    message = f'service "{service.name}": {path} is not below its new root directory {root}'
+    raise ConfigError(message)

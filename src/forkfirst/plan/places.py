@@ -7,7 +7,8 @@ service. What must survive a session lives in the state directory.
 
 from __future__ import annotations
 
-from forkfirst.values import Value
+from forkfirst.plan.host import Identity
+from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class Places(Value):
     """Absolute paths of one service.
 
     Attributes:
-        run_directory: Mode 0700 and ours: pid file, control socket and record are in it.
+        run_directory: Mode 0700: pid file and control socket are in it.
         log_directory: Holds the log.
         pid_file: The file that is the lock.
         control_socket: Where a running service answers.
@@ -44,23 +45,41 @@ def find_run_directory(host: Host) -> str:
 
 
 def find_places(name: str, host: Host, *, pid_file: str = "", log: str = "") -> Places:
-    """Return where service *name* keeps its files; *pid_file* and *log* override, if not ""."""
-    run = find_run_directory(host)
-    if not log:
-        if host.state_directory:
-            log = f"{host.state_directory}/{name}.log"
-        elif host.uid == 0:
-            log = f"/var/log/forkfirst/{name}.log"
-        else:
-            log = f"{_state_home(host)}/forkfirst/{name}.log"
+    """Return where service *name* keeps its files; *pid_file* and *log* override, if not "".
+
+    A service that becomes another user keeps them where that user can remove, replace and find
+    them: in a run directory and a log directory of that user's, which only root can make. Only the
+    record of how it was started stays with whoever started it.
+    """
+    records = find_run_directory(host)
+    run = records if host.identity is None else f"{records}-{host.identity.uid}"
     return Places(
         run_directory=run,
-        log_directory=log.rpartition("/")[0] or "/",
+        log_directory=(log or _default_log(name, host)).rpartition("/")[0] or "/",
         pid_file=pid_file or f"{run}/{name}.pid",
         control_socket=f"{run}/{name}.sock",
-        record=f"{run}/{name}.service",
-        log=log,
+        record=f"{records}/{name}.service",
+        log=log or _default_log(name, host),
     )
+
+
+def find_granted_places(name: str, host: Host) -> Places:
+    """Return where a service that root started for this very user keeps its files."""
+    user = Identity(name="", uid=host.uid, gid=0, groups=(), home="")
+    return find_places(name, replace(host, uid=0, identity=user))
+
+
+def _default_log(name: str, host: Host) -> str:
+    if host.state_directory:
+        directory = host.state_directory
+    elif host.uid == 0:
+        directory = "/var/log/forkfirst"
+    else:
+        directory = f"{_state_home(host)}/forkfirst"
+    # A directory of the user's own: a rotation makes a file in it, and renames others.
+    if host.identity is not None:
+        directory += f"/{name}" if host.uid == 0 and not host.state_directory else f"/log/{name}"
+    return f"{directory}/{name}.log"
 
 
 def _state_home(host: Host) -> str:

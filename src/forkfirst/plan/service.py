@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forkfirst.errors import ConfigError
+from forkfirst.plan.fleet_state import Settings
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
@@ -11,6 +12,13 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("auto", "asyncio", "uvloop", "trio", "none")
 """`auto`: asyncio for a coroutine function, none for a plain one."""
+
+RESTART_POLICIES = ("always", "on-failure", "never")
+MOST_WORKERS = 1024
+"""Three descriptors and a process each: more is a slip of the finger."""
+
+_CANCEL_SECONDS = 1.5
+"""After the grace period a worker cancels what is left, and ends within a second by itself."""
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.@-")
 _NAME_LENGTH = 64
@@ -37,6 +45,22 @@ class Declaration(Value):
         settle_seconds: A command that says nothing is ready when it has lived so long.
         notify_fd: The descriptor on which a command writes a newline when ready, or -1.
         pid_file: The pid file, absolute; "" for the default place.
+        workers: How many processes run the program, under a supervisor; 0 for one without.
+        restart_policy: Which workers that end are replaced: one of `RESTART_POLICIES`.
+        crash_limit: So many failures in a row, and no worker is replaced any more.
+        hang_seconds: A worker whose runtime has not turned for so long is replaced; 0 for never.
+        max_age_seconds: A worker that has been ready for so long is replaced; 0 for never.
+        max_memory: A worker that has so many bytes is replaced; 0 for never.
+        canary_percent: How many workers a reload starts first, to hear of their health.
+        commit_seconds: How long a reload keeps the old workers paused, and not gone.
+        user: Whom the program runs as, by name or number; "" for whoever starts it.
+        group: The group instead of that user's own, by name or number; "" for the user's own.
+        supplementary: Groups beside those of the user, by name or number.
+        keep_capabilities: What of root's powers stays, by the names of capabilities(7).
+        no_new_privileges: Whether nothing that is executed can ever give privileges; None is yes
+            for a service that gives up its own, and no for any other.
+        chroot: The directory that becomes the root, absolute; "" for none.
+        limits: Resource limits, as NAME=SOFT:HARD.
     """
 
     name: str
@@ -56,6 +80,26 @@ class Declaration(Value):
     settle_seconds: float = 1.0
     notify_fd: int = -1
     pid_file: str = ""
+    workers: int = 0
+    restart_policy: str = "always"
+    crash_limit: int = 8
+    hang_seconds: float = 0.0
+    max_age_seconds: float = 0.0
+    max_memory: int = 0
+    canary_percent: float = 0.0
+    commit_seconds: float = 0.0
+    user: str = ""
+    group: str = ""
+    supplementary: tuple[str, ...] = ()
+    keep_capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool | None = None
+    chroot: str = ""
+    limits: tuple[str, ...] = ()
+
+    @property
+    def confined(self) -> bool:
+        """Whether the program is to have less than whoever starts it."""
+        return bool(self.user or self.chroot or self.limits or self.no_new_privileges)
 
 
 def check_service(service: Declaration) -> None:
@@ -81,10 +125,52 @@ def check_service(service: Declaration) -> None:
         if not 0 < getattr(service, field) < float("inf"):
             message = f'service "{service.name}": {field} must be a positive number of seconds'
             raise ConfigError(message)
+    for field in ("group", "supplementary", "keep_capabilities", "chroot"):
+        if getattr(service, field) and not service.user:
+            key = field.replace("_", "-").replace("capabilities", "capability")
+            message = f'service "{service.name}": {key} means nothing without user'
+            raise ConfigError(message, hint="root that is not given up is not confined by it")
     for key, value in service.environment:
         if not key or "=" in key or "\0" in key + value:
             message = f'service "{service.name}": {key!r} cannot name an environment variable'
             raise ConfigError(message)
+    _check_fleet(service)
+
+
+def _check_fleet(service: Declaration) -> None:
+    message = ""
+    if not 0 <= service.workers <= MOST_WORKERS:
+        message = f"workers must be between 0 and {MOST_WORKERS}, not {service.workers}"
+    elif service.restart_policy not in RESTART_POLICIES:
+        policies = ", ".join(RESTART_POLICIES)
+        message = f"restart policy {service.restart_policy!r} is not one of {policies}"
+    elif service.crash_limit < 1:
+        message = f"crash limit {service.crash_limit} is not at least 1"
+    elif not 0 <= service.canary_percent <= 100:  # noqa: PLR2004 - all of them
+        message = f"canary {service.canary_percent:g} is not between 0 and 100 percent"
+    for field in ("hang_seconds", "max_age_seconds", "max_memory", "commit_seconds"):
+        if not 0 <= getattr(service, field) < float("inf"):
+            message = f"{field} must be 0 or more, and finite"
+    if message:
+        message = f'service "{service.name}": {message}'
+        raise ConfigError(message)
+
+
+def make_settings(service: Declaration) -> Settings:
+    """Return how the workers of *service* are to be kept."""
+    return Settings(
+        workers=max(1, service.workers),
+        restart=service.restart_policy,
+        crash_limit=service.crash_limit,
+        ready_timeout=service.ready_seconds,
+        health_timeout=service.ready_seconds,
+        grace_seconds=service.grace_seconds,
+        cancel_seconds=_CANCEL_SECONDS,
+        max_age=service.max_age_seconds,
+        max_memory=service.max_memory,
+        canary=service.canary_percent,
+        commit_window=service.commit_seconds,
+    )
 
 
 def check_name(name: str) -> None:

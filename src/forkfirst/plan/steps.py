@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
+    from forkfirst.plan.host import Identity
     from forkfirst.plan.listener import Listener
 
 
@@ -21,9 +22,11 @@ class Step(Value):
     Attributes:
         manual: The manual page, or the protocol, that says what the step means.
         sysv: The number of the step in daemon(7)'s list for SysV daemons; 0 if it has none.
+        taken_in: The module of `stages` whose table has its function.
     """
 
     manual: ClassVar[str] = ""
+    taken_in: ClassVar[str] = "apply"
     sysv: ClassVar[int] = 0
 
     def describe(self) -> str:
@@ -130,9 +133,11 @@ class CheckCommand(Step):
 
     manual = "execvp(3)"
     command: str
+    root: str = ""
 
     def describe(self) -> str:
-        return f"check that {self.command} can be executed"
+        where = f" below {self.root}" if self.root else ""
+        return f"check that {self.command} can be executed{where}"
 
 
 class MakeDirectory(Step):
@@ -142,10 +147,12 @@ class MakeDirectory(Step):
     path: str
     mode: int
     private: bool
+    owner: Identity | None = None
 
     def describe(self) -> str:
-        whose = ", and check that it is ours alone" if self.private else ""
-        return f"make directory {self.path} with mode {self.mode:04o}{whose}"
+        whose = "ours" if self.owner is None else self.owner.name + "'s"
+        alone = f", and check that it is {whose} alone" if self.private else ""
+        return f"make directory {self.path} with mode {self.mode:04o}{alone}"
 
 
 class LockPidFile(Step):
@@ -326,6 +333,17 @@ class RunProgram(Step):
             return "run " + " ".join(self.command) + "; report READY"
         how = "" if self.runtime == "none" else f" with runtime {self.runtime}"
         return f"import and run {self.target}{how}; report READY"
+
+
+class Supervise(Step):
+    """Be the supervisor: fork each worker, replace it when it ends, answer; never have a runtime."""
+
+    manual = "poll(2)"
+    sysv = 14
+    workers: int
+
+    def describe(self) -> str:
+        return f"keep {self.workers} workers alive, each forked from here; report READY"
 
 
 # -- and last, in the launcher again --------------------------------------------------------------

@@ -11,17 +11,16 @@ no code of ours may run between a fork and an exec where there may be threads.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import select
 import signal
-import stat
 import sys
 import time
 from contextlib import ExitStack
 
 from forkfirst import errors
+from forkfirst.systemd import passing
+from forkfirst.unix.spawn import find_program, spawn
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
         def notify_fd(self) -> int: ...  # noqa: D102
 
 
-FIRST_LISTENER = 3
+FIRST_LISTENER = passing.FIRST_FD
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
 _FORWARDED = (
@@ -57,11 +56,6 @@ _FORWARDED = (
 )
 _HURRY_SECONDS = 1.0
 _NEVER = float("inf")
-_NOT_INHERITED = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
-# LISTEN_PID must hold the pid of the program itself, which only the new process knows. A shell
-# costs 1 ms for that, a second Python 6.
-_WITH_LISTEN_PID = 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"'
-
 
 class Command(Value):
     """A command, and how it says that it is ready.
@@ -97,28 +91,6 @@ def make_main(service: Declared, *, notify_path: str | None = None) -> Command:
         notify_fd=None if service.notify_fd < 0 else service.notify_fd,
         settle_seconds=service.settle_seconds,
     )
-
-
-def find_program(name: str) -> str:
-    """Return the path of the program called *name*, as a shell would find it.
-
-    Raises:
-        TargetError: There is none.
-        PermissionRefusedError: There is one, and this user may not execute it.
-
-    Source: environ(7), PATH.
-    """
-    folders = [""] if os.sep in name else os.get_exec_path()
-    paths = [f"{one}{os.sep}{name}" if one else name for one in folders]
-    there = [path for path in paths if os.access(path, os.F_OK) and not _is_directory(path)]
-    for path in there:
-        if os.access(path, os.X_OK):
-            return path
-    if there:
-        message = f"{there[0]} is not executable"
-        raise errors.PermissionRefusedError(message, hint=f"chmod +x {there[0]}")
-    message = f"there is no command {name!r}"
-    raise errors.TargetError(message, hint="" if os.sep in name else "it is not on PATH")
 
 
 def run(command: Command, context: Context) -> int:
@@ -264,8 +236,7 @@ class _Watch:
 
 def _spawn(command: Command, context: Context, say: int | None) -> int:
     """Start the process and return its pid."""
-    path = find_program(command.argv[0])
-    environment = {key: one for key, one in os.environ.items() if key not in _NOT_INHERITED}
+    argv = (find_program(command.argv[0]), *command.argv[1:])
     listeners = context.descriptors
     places = {FIRST_LISTENER + index: fd for index, (_, fd) in enumerate(listeners)}
     if say is not None and command.notify_fd is not None:
@@ -273,36 +244,14 @@ def _spawn(command: Command, context: Context, say: int | None) -> int:
             message = f"descriptor {command.notify_fd} is a listener, not one for readiness"
             raise errors.UsageError(message, hint=f"choose {FIRST_LISTENER + len(listeners)}")
         places[command.notify_fd] = say
+    environment = passing.make_environment(os.environ, [name for name, _ in listeners])
     if command.notify_path:
         environment["NOTIFY_SOCKET"] = command.notify_path
-    argv = (path, *command.argv[1:])
     if listeners:
-        environment["LISTEN_FDS"] = str(len(listeners))
-        environment["LISTEN_FDNAMES"] = ":".join(name for name, _ in listeners)
-        argv = ("/bin/sh", "-c", _WITH_LISTEN_PID, "sh", *argv)
+        argv = passing.with_own_pid(argv)
     for _, fd in listeners:
         os.set_blocking(fd, True)  # as systemd passes them; ours are shared non-blocking
-    # Lifted above all places first: else one descriptor's place may be another's number.
-    floor = max(places, default=0) + 1
-    lifted = {at: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor) for at, fd in places.items()}
-    try:
-        return os.posix_spawn(
-            argv[0],
-            argv,
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in lifted.items()],
-            setsigmask=(),
-            setsigdef=_list_ignored(),  # SIGPIPE above all: Python ignores it, others must not
-        )
-    except OSError as error:
-        if error.errno in {errno.ENOEXEC, errno.ENOENT}:
-            message = f"{path} cannot be executed: {os.strerror(error.errno)}"
-            hint = "it needs a first line that begins with #!, naming a program that is there"
-            raise errors.TargetError(message, hint=hint) from error
-        raise
-    finally:
-        for fd in lifted.values():
-            os.close(fd)
+    return spawn(argv, environment, places)
 
 
 def _open_pipe(resources: ExitStack) -> tuple[int, int]:
@@ -312,16 +261,6 @@ def _open_pipe(resources: ExitStack) -> tuple[int, int]:
         resources.callback(os.close, fd)
         os.set_blocking(fd, False)
     return ends
-
-
-def _is_directory(path: str) -> bool:
-    return stat.S_ISDIR(os.stat(path).st_mode)
-
-
-def _list_ignored() -> list[int]:
-    return [
-        number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN
-    ]
 
 
 def _open_receiver(path: str) -> Receiver | None:

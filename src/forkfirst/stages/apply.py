@@ -18,8 +18,25 @@ from forkfirst.unix import log_file, pidfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import Any
+
     from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
+
+
+class _Nobody:
+    """The context in which nobody else is acted for."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_NOBODY_ELSE = _Nobody()
 
 # -- in the launcher -------------------------------------------------------------------------------
 
@@ -36,7 +53,7 @@ def _check_command(step: steps.CheckCommand, start: Start) -> None:
     name = step.command
     folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
     for folder in folders:
-        path = os.path.join(start.directory, folder, name)
+        path = step.root + os.path.join(start.directory, folder, name)
         if os.access(path, os.X_OK) and not os.path.isdir(path):
             return
     place = "" if "/" in name else " on the PATH"
@@ -46,6 +63,12 @@ def _check_command(step: steps.CheckCommand, start: Start) -> None:
 
 def _make_directory(step: steps.MakeDirectory, _: Start) -> None:
     try:
+        if step.owner is not None:
+            from forkfirst.stages import confining  # noqa: PLC0415 - only for another user
+
+            os.makedirs(os.path.dirname(step.path), exist_ok=True)
+            confining.make_directory(step.path, step.mode, step.owner)
+            return
         os.makedirs(step.path, mode=step.mode, exist_ok=True)
     except FileExistsError as error:
         message = f"cannot make directory {step.path}: something else has that name"
@@ -62,11 +85,22 @@ def _make_directory(step: steps.MakeDirectory, _: Start) -> None:
 
 
 def _lock_pid_file(step: steps.LockPidFile, start: Start) -> None:
-    start.pid_file = pidfile.acquire(step.path, os.getpid())
+    with _owner_of(step.path, start):
+        start.pid_file = pidfile.acquire(step.path, os.getpid())
+
+
+def _owner_of(path: str, start: Start) -> AbstractContextManager[None]:
+    """Make what is made in a directory of the new user's that user's own; see `confining`."""
+    if start.plan.identity is None:
+        return _NOBODY_ELSE
+    from forkfirst.stages import confining  # noqa: PLC0415 - only for another user
+
+    return confining.acting_as_owner(start.plan.identity, os.path.dirname(path))
 
 
 def _open_log(step: steps.OpenLog, start: Start) -> None:
-    start.log, created = log_file.open_log(step.path, step.mode)
+    with _owner_of(step.path, start):
+        start.log, created = log_file.open_log(step.path, step.mode)
     start.log_offset = os.fstat(start.log).st_size
     if created:
         start.on_failure(lambda: unlink_if_present(step.path))
@@ -83,7 +117,8 @@ def _open_listener(step: steps.OpenListener, start: Start) -> None:
 def _open_control_socket(step: steps.OpenControlSocket, start: Start) -> None:
     from forkfirst.control import server  # noqa: PLC0415 - its imports are loaded by now
 
-    start.control = server.open_socket(step.path)
+    with _owner_of(step.path, start):
+        start.control = server.open_socket(step.path)
     start.made_path(step.path)
 
 
@@ -91,6 +126,8 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
     from forkfirst.stages import record  # noqa: PLC0415 - keeps this table readable
 
     places = start.plan.places
+    identity = start.plan.identity
+    record.refuse_another(step.path, places.pid_file)
     record.write(
         step.path,
         record.Record(
@@ -99,6 +136,8 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
             pid_file=places.pid_file,
             log=places.log if start.log >= 0 else "",
             session=start.forked.child if start.forked is not None else 0,
+            control=places.control_socket,
+            owner=os.geteuid() if identity is None else identity.uid,
             command=start.command,
         ),
     )
@@ -181,7 +220,16 @@ def _run_program(_: steps.RunProgram, start: Start) -> None:
     child.run_program(start)
 
 
-TABLE: Table = {
+class _Table(dict[type[steps.Step], "Callable[[Any, Any], None]"]):
+    """Also finds the steps that few services have, in the module that takes them."""
+
+    def __missing__(self, kind: type[steps.Step]) -> Callable[[Any, Any], None]:
+        room = __import__(f"forkfirst.stages.{kind.taken_in}", fromlist=["TABLE"])
+        function: Callable[[Any, Any], None] = room.TABLE[kind]
+        return function
+
+
+_ENTRIES: Table = {
     **fork_first.TABLE,
     steps.CheckTarget: _check_target,
     steps.CheckCommand: _check_command,
@@ -204,4 +252,9 @@ TABLE: Table = {
     steps.RunProgram: _run_program,
     steps.AwaitReady: _await_ready,
 }
-assert set(TABLE) == set(steps.Step.__subclasses__())  # noqa: S101 - a step without a function is a bug
+TABLE: Table = _Table(_ENTRIES)
+
+
+def with_changes(table: Table) -> Table:
+    """Return this table with the entries of *table* in the place of its own."""
+    return _Table({**TABLE, **table})

@@ -50,7 +50,7 @@ def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
         session.leave(failure.exit_status)
     if start is None:
         session.leave(0)
-    serve(start, {**apply.TABLE, **table})
+    serve(start, apply.with_changes(table))
 
 
 def serve(start: Start, table: Table) -> NoReturn:

@@ -7,6 +7,11 @@ import sys
 
 from forkfirst.plan.host import Host
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from forkfirst.plan.host import Identity
+    from forkfirst.plan.service import Declaration
+
 _ADDRESSED = {
     "LISTEN_FDS": "LISTEN_PID",
     "LISTEN_FDNAMES": "LISTEN_PID",
@@ -20,12 +25,16 @@ _ADDRESSED = {
 """Variables of the service manager's protocols, each with the one that says whom it is for."""
 
 
-def read_host(*, detaching: bool) -> Host:
+def read_host(*, detaching: bool, service: Declaration | None = None) -> Host:
     """Observe the caller and the machine; changes nothing.
 
     Args:
         detaching: Whether a daemon will be made. A daemon is a process that no manager watches,
             so every variable of a manager's protocols is foreign to it.
+        service: What is to be started, where that is so: it may name a user to become.
+
+    Raises:
+        ConfigError: The service names a user, group, limit or capability that there is not.
     """
     environ = os.environ
     uid = os.geteuid()
@@ -41,7 +50,16 @@ def read_host(*, detaching: bool) -> Host:
         foreign_variables=tuple(
             name for name in _ADDRESSED if name in environ and (detaching or _is_foreign(name))
         ),
+        identity=_look_up_identity(service),
     )
+
+
+def _look_up_identity(service: Declaration | None) -> Identity | None:
+    if service is None or not service.confined:
+        return None
+    from forkfirst.stages import confining  # noqa: PLC0415 - only for such a service
+
+    return confining.look_up(service)
 
 
 def _is_foreign(name: str) -> bool:

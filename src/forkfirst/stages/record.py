@@ -10,10 +10,11 @@ import os
 
 from forkfirst import errors
 from forkfirst.stages.start import unlink_if_present
+from forkfirst.unix import pidfile
 from forkfirst.values import Value
 
-_VERSION = "1"
-_FIXED_FIELDS = 6
+_VERSION = "2"
+_FIXED_FIELDS = 8
 
 
 class Record(Value):
@@ -25,6 +26,8 @@ class Record(Value):
         pid_file: The file that is the lock.
         log: The log file, or "" where the output goes elsewhere.
         session: The session that is this daemon's alone; 0 in the foreground.
+        control: Where it answers.
+        owner: The user that it became, or is.
         command: The command line that starts the service again.
     """
 
@@ -33,6 +36,8 @@ class Record(Value):
     pid_file: str
     log: str
     session: int
+    control: str
+    owner: int
     command: tuple[str, ...]
 
 
@@ -49,7 +54,7 @@ def write(path: str, record: Record) -> None:
     """
     fields = (
         *(_VERSION, record.mode, record.directory, record.pid_file, record.log),
-        *(str(record.session), *record.command),
+        *(str(record.session), record.control, str(record.owner), *record.command),
     )
     data = b"".join(os.fsencode(field) + b"\0" for field in fields)
     temporary = f"{path}.{os.getpid()}"
@@ -68,6 +73,24 @@ def write(path: str, record: Record) -> None:
         os.close(fd)
 
 
+def refuse_another(path: str, pid_file: str) -> None:
+    """Refuse if the record at *path* is of a service that runs under another pid file.
+
+    Raises:
+        AlreadyRunningError: It is, and does.
+    """
+    try:
+        kept = read(path)
+        if kept is None or kept.pid_file == pid_file:
+            return
+        holder = pidfile.look_up_holder(kept.pid_file, kept.owner)
+    except errors.ForkfirstError:
+        return  # of another version, or moved: its own lock is what counts
+    if holder is not None:
+        message = f"already running (pid {holder.pid}), under {kept.pid_file}"
+        raise errors.AlreadyRunningError(message, pid=holder.pid)
+
+
 def read(path: str) -> Record | None:
     """Return the record at *path*, or None if there is none.
 
@@ -82,15 +105,18 @@ def read(path: str) -> Record | None:
     except OSError as error:
         message = f"cannot read {path}: {(error.strerror or str(error)).lower()}"
         raise errors.PermissionRefusedError(message) from error
-    if len(fields) < _FIXED_FIELDS or fields[0] != _VERSION or not fields[5].isdecimal():
+    known = len(fields) >= _FIXED_FIELDS and fields[0] == _VERSION
+    if not known or not (fields[5] + fields[7]).isdecimal():
         message = f"cannot read {path}: not a record of forkfirst, or of another version"
         raise errors.ForkfirstError(message)
-    _, mode, directory, pid_file, log, session, *command = fields
+    _, mode, directory, pid_file, log, session, control, owner, *command = fields
     return Record(
         mode=mode,
         directory=directory,
         pid_file=pid_file,
         log=log,
         session=int(session),
+        control=control,
+        owner=int(owner),
         command=tuple(command),
     )

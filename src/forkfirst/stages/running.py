@@ -49,17 +49,17 @@ class Ended(Value):
     left_behind: int = 0
 
 
-def look_up(path: str) -> Found | None:
-    """Look at the pid file at *path*; None if there is none.
+def look_up(path: str, owner: int | None = None) -> Found | None:
+    """Look at the pid file at *path*, of the user *owner* if it is not ours; None without one.
 
     Raises:
         UnsafePathError: The file or its directory is under somebody else's control.
         PermissionRefusedError: This user may not read it.
     """
-    holder = pidfile.look_up_holder(path)
+    holder = pidfile.look_up_holder(path, owner)
     if holder is not None:
         return Found(pid=holder.pid, is_running=True)
-    stale = pidfile.read_stale_pid(path)
+    stale = pidfile.read_stale_pid(path, owner)
     return None if stale is None else Found(pid=stale, is_running=False)
 
 
@@ -116,15 +116,36 @@ class Running:
             return 0
 
 
-def take(path: str) -> Running | None:
-    """Return the process that holds the pid file at *path*, or None.
+def take(path: str, owner: int | None = None) -> Running | None:
+    """Return the process that holds the pid file at *path*, or None; see `look_up`.
 
     Raises:
         UnsafePathError: The file or its directory is under somebody else's control.
         PermissionRefusedError: This user may not read it.
     """
-    taken = pidfile.take_pidfd(path)
+    taken = pidfile.take_pidfd(path, owner)
     return None if taken is None else Running(*taken)
+
+
+def remove_leftovers(path: str, control: str, owner: int) -> None:
+    """Remove what a service could not remove itself: it had no right to, or no such path any more.
+
+    Only for root, and only where nobody has started it again.
+    """
+    if os.geteuid() != 0 or not os.path.lexists(path):
+        return
+    # As whoever owns the directory, so that no link that is there leads anywhere else.
+    if os.stat(os.path.dirname(path)).st_uid == owner:
+        os.seteuid(owner)
+    try:
+        held = pidfile.acquire(path, os.getpid())
+        if os.path.lexists(control):
+            os.unlink(control)
+        held.release()
+    except (errors.ForkfirstError, OSError):
+        return  # it runs again
+    finally:
+        os.seteuid(0)
 
 
 def end_session(sid: int, seconds: float = KILL_SECONDS) -> int:

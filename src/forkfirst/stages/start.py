@@ -42,6 +42,7 @@ class Start:
         began: When the start began, in seconds of `time.monotonic`.
         facts: What the service knows of itself, in the service.
         server: Who answers for it, in the service.
+        own_status: What the kernel says of the service, opened before its root changed; or None.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Start:
         self.began = forked.began if forked is not None else time.monotonic()
         self.facts: Facts | None = None
         self.server: Server | None = None
+        self.own_status: int | None = None
         self._undo: list[Callable[[], object]] = []
 
     def on_failure(self, undo: Callable[[], object]) -> None:

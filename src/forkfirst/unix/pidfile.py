@@ -139,8 +139,8 @@ def acquire(path: str, pid: int) -> PidFile:
     raise errors.CannotCreateError(message, hint="find the process: fuser -v PATH, or lslocks")
 
 
-def look_up_holder(path: str) -> Holder | None:
-    """Return who holds *path*, or None where no file is or nobody holds it.
+def look_up_holder(path: str, owner: int | None = None) -> Holder | None:
+    """Return who holds *path*, or None where no file is or nobody holds it; trusts *owner* too.
 
     Takes no lock where the kernel has marks, so it can never make a start fail.
 
@@ -150,7 +150,7 @@ def look_up_holder(path: str) -> Holder | None:
 
     Source: fcntl_locking(2) F_OFD_GETLK.
     """
-    fd = _open_to_look(path)
+    fd = _open_to_look(path, owner)
     if fd is None:
         return None
     try:
@@ -161,14 +161,14 @@ def look_up_holder(path: str) -> Holder | None:
         os.close(fd)
 
 
-def read_stale_pid(path: str) -> int | None:
+def read_stale_pid(path: str, owner: int | None = None) -> int | None:
     """Return the pid in a file that nobody holds, 0 if it holds none; None without such a file.
 
     Raises:
         UnsafePathError: The file or its directory is under somebody else's control.
         PermissionRefusedError: This user may not read it.
     """
-    fd = _open_to_look(path)
+    fd = _open_to_look(path, owner)
     if fd is None:
         return None
     try:
@@ -177,7 +177,7 @@ def read_stale_pid(path: str) -> int | None:
         os.close(fd)
 
 
-def take_pidfd(path: str) -> tuple[int, int | None] | None:
+def take_pidfd(path: str, owner: int | None = None) -> tuple[int, int | None] | None:
     """Return the pid of the service that holds *path* and a pidfd of it, or None.
 
     The pidfd (None where the kernel has none) is the service's own: it is opened while the lock
@@ -192,7 +192,7 @@ def take_pidfd(path: str) -> tuple[int, int | None] | None:
     Source: pidfd_open(2).
     """
     for _ in range(_ATTEMPTS):
-        fd = _open_to_look(path)
+        fd = _open_to_look(path, owner)
         if fd is None:
             return None
         try:
@@ -320,10 +320,10 @@ def _remove_temporary(fd: int, path: str, directory: int) -> None:
 # -- looking --------------------------------------------------------------------------------------
 
 
-def _open_to_look(path: str) -> int | None:
+def _open_to_look(path: str, owner: int | None) -> int | None:
     directory = -1
     try:
-        directory = _open_directory(path)
+        directory = _open_directory(path, owner)
         fd = os.open(os.path.basename(path), os.O_RDONLY | _LOOK, dir_fd=directory)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -335,7 +335,7 @@ def _open_to_look(path: str) -> int | None:
         if directory >= 0:
             os.close(directory)
     try:
-        trust.check_plain_file(os.fstat(fd), _describe(path))
+        trust.check_plain_file(os.fstat(fd), _describe(path), owner)
     except errors.UnsafePathError:
         os.close(fd)
         raise
@@ -387,8 +387,8 @@ def _temporary_name(path: str) -> str:
     return f".{os.path.basename(path)}.{os.getpid()}"
 
 
-def _open_directory(path: str) -> int:
-    return trust.open_private_directory(os.path.dirname(path) or ".", _describe(path))
+def _open_directory(path: str, owner: int | None = None) -> int:
+    return trust.open_private_directory(os.path.dirname(path) or ".", _describe(path), owner)
 
 
 def _describe(path: str) -> str:

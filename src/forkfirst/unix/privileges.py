@@ -153,18 +153,20 @@ def set_not_dumpable() -> None:
         prctl.set_dumpable(dumpable=False)
 
 
-def verify_dropped(
+def verify_dropped(  # noqa: PLR0913 - the whole of an identity
     uid: int,
     gid: int,
     groups: tuple[int, ...],
     keep: tuple[str, ...],
     *,
     no_new_privileges: bool = True,
+    status: int | None = None,
 ) -> None:
     """Refuse to go on unless this thread is *uid* and no more, as the kernel tells it.
 
     Reads /proc/self/status, then tries to become root again. Should that succeed, the process *is*
     root again when this raises: it must end. Elsewhere than on Linux only the ids can be read.
+    *status* is that file, opened earlier by this thread: a new root directory may have no /proc.
 
     Raises:
         PermissionRefusedError: Something of the former identity is left or can be regained; the
@@ -176,7 +178,7 @@ def verify_dropped(
         wanted = Identity(
             uid=uid, gid=gid, groups=groups, keep=keep, no_new_privileges=no_new_privileges
         )
-        left = find_leftovers(_read_status(), wanted)
+        left = find_leftovers(_read_status(status), wanted)
     else:
         left = _find_leftover_ids(
             os.getuid(), os.geteuid(), os.getgid(), os.getegid(), uid=uid, gid=gid
@@ -246,9 +248,10 @@ def _find_regained(uid: int, gid: int) -> tuple[str, ...]:
     return tuple(regained)
 
 
-def _read_status() -> dict[str, str]:
+def _read_status(status: int | None) -> dict[str, str]:
     # thread-self, not self: capabilities belong to a thread, and self shows the first one's
-    with open("/proc/thread-self/status", "rb") as file:
+    path = "/proc/thread-self/status" if status is None else status
+    with open(path, "rb", closefd=status is None) as file:
         # UTF-8 and nothing else: the codec of any other name would be imported now, as the new
         # user, who may not be able to read the standard library
         lines = (line.partition(":") for line in file.read().decode("utf-8", "replace").split("\n"))

@@ -16,18 +16,18 @@ from forkfirst import errors
 _REACH = getattr(os, "O_PATH", os.O_RDONLY)
 
 
-def is_ours(status: os.stat_result) -> bool:
-    """Return whether this user or root owns it."""
-    return status.st_uid in (0, os.geteuid())
+def is_ours(status: os.stat_result, owner: int | None = None) -> bool:
+    """Return whether this user, root or the uid *owner*, who is trusted as well, owns it."""
+    return status.st_uid in (0, os.geteuid(), owner)
 
 
-def is_private(directory: os.stat_result) -> bool:
-    """Return whether only this user, root or a group can put names into *directory*.
+def is_private(directory: os.stat_result, owner: int | None = None) -> bool:
+    """Return whether only this user, root, *owner* or a group can put names into *directory*.
 
     A sticky bit does not make a world-writable directory private: it keeps others from removing a
     file, not from being there first.
     """
-    return is_ours(directory) and not directory.st_mode & stat.S_IWOTH
+    return is_ours(directory, owner) and not directory.st_mode & stat.S_IWOTH
 
 
 def is_same_file(fd: int, named: os.stat_result) -> bool:
@@ -35,12 +35,13 @@ def is_same_file(fd: int, named: os.stat_result) -> bool:
     return os.path.samestat(os.fstat(fd), named)
 
 
-def open_private_directory(path: str, what: str) -> int:
+def open_private_directory(path: str, what: str, owner: int | None = None) -> int:
     """Return a descriptor of the directory *path*, for names to be used relative to it.
 
     Args:
         path: The directory.
         what: What is to be trusted to it, for the error: "the pid file /run/x.pid".
+        owner: A uid that is trusted beside our own and root.
 
     Raises:
         UnsafePathError: Others could put names into it.
@@ -50,7 +51,7 @@ def open_private_directory(path: str, what: str) -> int:
     """
     fd = os.open(path, _REACH | os.O_DIRECTORY | os.O_CLOEXEC)
     status = os.fstat(fd)
-    if is_private(status):
+    if is_private(status, owner):
         return fd
     os.close(fd)
     why = "is world-writable" if is_ours(status) else f"belongs to uid {status.st_uid}"
@@ -58,15 +59,15 @@ def open_private_directory(path: str, what: str) -> int:
     raise errors.UnsafePathError(message)
 
 
-def check_plain_file(status: os.stat_result, what: str) -> None:
-    """Accept a regular file of this user or root that only its owner can write.
+def check_plain_file(status: os.stat_result, what: str, owner: int | None = None) -> None:
+    """Accept a regular file of this user, root or *owner* that only its owner can write.
 
     Raises:
         UnsafePathError: It is anything else.
     """
     if not stat.S_ISREG(status.st_mode):
         why = "it is not a regular file"
-    elif not is_ours(status):
+    elif not is_ours(status, owner):
         why = f"it belongs to uid {status.st_uid}"
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = "others than its owner may write it"
