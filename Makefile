@@ -74,7 +74,9 @@ test: export COVERAGE_FILE := $(COVERED)/data
 test: $(VENV)/.has-test
 	@rm -rf $(COVERED) && mkdir $(COVERED)
 	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not real and not slow" $(TESTS); \
-	  status=$$?; $(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$status
+	  status=$$?; $(BIN)/coverage combine --quiet \
+	  && $(BIN)/coverage report > $(COVERED)/report.txt; tail -n 3 $(COVERED)/report.txt | head -n 1; \
+	  echo "what was not covered: $(VENV)/covered/report.txt"; exit $$status
 
 # 5 is pytest's status for "no test was selected".
 test-real: $(VENV)/.has-test
