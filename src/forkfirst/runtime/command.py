@@ -57,6 +57,7 @@ _FORWARDED = (
 _HURRY_SECONDS = 1.0
 _NEVER = float("inf")
 
+
 class Command(Value):
     """A command, and how it says that it is ready.
 
