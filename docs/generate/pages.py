@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from forkfirst import errors
 from forkfirst.cli import main as command_line
 from forkfirst.plan import host as hosts
-from forkfirst.plan import listener, order, service, steps
+from forkfirst.plan import confinement, listener, order, service, steps
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +37,12 @@ _DAEMON_7 = {
 }
 
 _ELSEWHERE = {
+    13: "with `--user`: "
+    + ", ".join(
+        kind.__name__
+        for kind in vars(confinement).values()
+        if isinstance(kind, type) and getattr(kind, "sysv", 0) == 13  # noqa: PLR2004 - of the list
+    ),
     8: "not before the service is ready: until then the session leader watches; then it is ended",
 }
 
@@ -195,9 +201,14 @@ def _compare_with_daemon_7(example: order.Plan) -> list[str]:
 
 def _explain_each_kind() -> list[str]:
     parts = ["## Every kind of step\n"]
-    for kind in steps.Step.__subclasses__():
+    for kind in sorted(steps.Step.__subclasses__(), key=_place):
         parts += [f"### {kind.__name__}\n", f"{inspect.cleandoc(kind.__doc__ or '')}\n"]
     return parts
+
+
+def _place(kind: type[steps.Step]) -> tuple[bool, str, int]:
+    """Return where a kind is defined: those of every start come first."""
+    return kind.__module__ != steps.__name__, kind.__module__, inspect.getsourcelines(kind)[1]
 
 
 def _make_example() -> order.Plan:

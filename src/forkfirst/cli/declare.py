@@ -49,6 +49,27 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     add("--notify-fd", type=int, metavar="FD", help="where a command writes a newline when ready")
     add("--pid-file", metavar="FILE", help="the pid file, which is the lock")
     _add_worker_arguments(parser)
+    _add_privilege_arguments(parser)
+
+
+def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--workers", type=int, metavar="N", help="so many processes, kept alive by a supervisor")
+    add(
+        "--restart-policy",
+        metavar="POLICY",
+        help="which workers that end are replaced: always (default), on-failure or never",
+    )
+    add("--crash-limit", type=int, metavar="N", help="give up after N failures in a row (8)")
+    add("--hang-timeout", metavar="SECONDS", help="replace a worker whose loop is stuck so long")
+    add("--max-age", metavar="SECONDS", help="replace a worker that is so old")
+    add("--max-memory", metavar="BYTES", help="replace a worker that has so much, such as 512MiB")
+    add("--canary", metavar="PERCENT", help="reload so many workers first, and ask their health")
+    add("--commit-window", metavar="SECONDS", help="a reload can still be undone for so long")
+
+
+def _add_privilege_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--user", metavar="USER", help="become this user when everything is open; needs root")
     add("--group", metavar="GROUP", help="with this group instead of the user's own")
     add(
@@ -83,22 +104,6 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=SOFT[:HARD]",
         help="set a resource limit, such as nofile=1024:4096; repeatable",
     )
-
-
-def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--workers", type=int, metavar="N", help="so many processes, kept alive by a supervisor")
-    add(
-        "--restart-policy",
-        metavar="POLICY",
-        help="which workers that end are replaced: always (default), on-failure or never",
-    )
-    add("--crash-limit", type=int, metavar="N", help="give up after N failures in a row (8)")
-    add("--hang-timeout", metavar="SECONDS", help="replace a worker whose loop is stuck so long")
-    add("--max-age", metavar="SECONDS", help="replace a worker that is so old")
-    add("--max-memory", metavar="BYTES", help="replace a worker that has so much, such as 512MiB")
-    add("--canary", metavar="PERCENT", help="reload so many workers first, and ask their health")
-    add("--commit-window", metavar="SECONDS", help="a reload can still be undone for so long")
 
 
 _FLAGS = (
