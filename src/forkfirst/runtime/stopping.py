@@ -9,8 +9,9 @@ The handler is Python's own kind and runs between two bytecodes of the main thre
 while a callback loops for ever. From then on a thread keeps the time. Behind it stands, one second
 later, a thread of the fault handler, which needs no GIL: no C code that holds the GIL can outlast
 it. (Not it alone: without the GIL it reads frames that move, and has been seen to crash on that.)
-The one thing that is left is C code that does not return to Python at the moment of the *first*
-signal: only SIGKILL ends that.
+What is left is C code that does not return to Python at the moment of the *first* signal, and in a
+plain function also a blocking call that begins in the very microseconds in which that comes: a loop
+is woken by its wake-up descriptor, a bare `time.sleep` is not. Only SIGKILL ends these.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class Stopping:
         elif not self._begun:
             handled = handled or self.is_handled(number)
             self._begin(cooperative=handled or self._context.is_cooperative)
-        elif not self._hurried:
+        elif not self._hurried and not self._context.supervised:
+            # (A service manager signals each process of a service, and so does its supervisor.)
             self._hurry(signal.Signals(number).name)
 
     def _begin(self, *, cooperative: bool) -> None:
