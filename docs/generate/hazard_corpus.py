@@ -34,8 +34,10 @@ the process is *really* forked, the child does what such a child is for (it uses
 or starts afresh), and both are watched. A process hangs if for 0.6 s neither it nor its parent uses
 the processor or is switched to.
 
-One state can break in one use and survive another: a child that starts afresh inside a running loop
-may live, one that carries on may not. Each state is listed with the use that its people meant.
+One state can break in one use and survive another: a child that starts a loop of its own inside a
+running one may live, one that carries on may not. The guard sees the state and cannot see the use.
+So each state is listed once, with the use that people make of it; three are listed a second time
+with a use that survives, and count as what they are: false refusals.
 
 *wrong* is an exception, or one process's effect on the other: a lost answer, a killed worker, a
 line written twice. Those marked *unseen* are known to pass: they cannot be seen from inside, cannot

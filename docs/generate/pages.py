@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from forkfirst import errors
 from forkfirst.cli import main as command_line
-from forkfirst.plan import host as hosts
 from forkfirst.plan import confinement, listener, order, service, steps
+from forkfirst.plan import host as hosts
 
 if TYPE_CHECKING:
     import argparse

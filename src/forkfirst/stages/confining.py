@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from forkfirst.stages.start import Start
 
 _STANDARD = (
-    *("_pickle", "_socket", "atexit", "codecs", "faulthandler", "gc", "json", "linecache"),
+    *(
+        "_pickle",
+        "_socket",
+        "atexit",
+        "codecs",
+        "ctypes",
+        "faulthandler",
+        "gc",
+        "json",
+        "linecache",
+    ),
     *("queue", "resource", "signal", "socket", "stringprep", "threading", "tokenize", "traceback"),
     *("ast", "collections.abc", "concurrent.futures.thread", "contextlib", "pwd", "warnings"),
     *("encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8"),
