@@ -20,15 +20,24 @@ def main() -> NoReturn:
     gc.disable()
     argv = sys.argv[1:]
     forked = _fork_first(argv) if argv[:1] == ["start"] else None
-    from forkfirst.cli.main import main as run  # noqa: PLC0415 - after the fork
-
-    status = run(argv, forked)
-    if forked is not None:
-        forked.end_unused()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        status = _run(argv, forked)
+    finally:
+        if forked is not None:
+            forked.end_unused()
     # Nothing is left to be finalised but modules, which would take 6 ms.
     os._exit(status)
+
+
+def _run(argv: list[str], forked: Forked | None) -> int:
+    try:
+        from forkfirst.cli import main as cli  # noqa: PLC0415 - after the fork
+
+        return cli.finish(argv[:1], cli.main(argv, forked))
+    except OSError as error:
+        # Not even our own code can be read: no descriptor or no memory is left.
+        os.write(2, f"forkfirst: cannot run: {error}\n".encode(errors="replace"))
+        return 71
 
 
 def _fork_first(argv: list[str]) -> Forked | None:
@@ -46,11 +55,27 @@ def _fork_first(argv: list[str]) -> Forked | None:
     runtime = "auto"
     if "--runtime" in options[:-1]:
         runtime = options[options.index("--runtime") + 1]
-    module = early_module("" if "--" in argv else "?", runtime)
+    module = early_module("?" if _runs_a_target_itself(argv, options) else "", runtime)
     try:
         return fork_first.fork_service(fork_first.TABLE, module=module)
     except errors.ForkfirstError:
         return None
+
+
+def _runs_a_target_itself(argv: list[str], options: list[str]) -> bool:
+    """Whether the service will surely have the runtime.
+
+    The supervisor of workers never has one, and whether a service from a file has workers is not
+    known yet: to import too late costs such a start some 15 ms, too early 6 MiB for ever.
+    """
+    if "--" in argv or any(word.partition("=")[0] == "--workers" for word in options):
+        return False
+    return any(
+        (":" in word or word.endswith(".py"))
+        and not word.startswith("-")
+        and (before == "--restart" or not before.startswith("--"))
+        for before, word in zip(options, options[1:], strict=False)
+    )
 
 
 if __name__ == "__main__":

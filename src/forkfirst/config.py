@@ -103,7 +103,7 @@ def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twen
             fields["source_directory"] = origin.directory
             fields.pop("command", None)
         case "command":
-            fields["command"] = tuple(value)
+            fields["command"] = _command(value, origin)
             fields.pop("target", None)
         case "listen":
             fields["listeners"] = tuple(_listener(key, text, origin) for text in value)
@@ -157,6 +157,12 @@ def _target(text: str, origin: Origin) -> str:
     if place.endswith(".py"):
         place = origin.absolute(place)
     return place + colon + attribute
+
+
+def _command(words: list[str], origin: Origin) -> tuple[str, ...]:
+    """Make the program's path absolute, if it is one: a daemon is in another directory."""
+    program, *arguments = words
+    return (origin.absolute(program) if "/" in program else program, *arguments)
 
 
 def _listener(key: str, text: str, origin: Origin) -> Listener:

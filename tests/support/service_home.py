@@ -35,10 +35,9 @@ NOBODY = 65534
 _NOT_PASSED = re.compile(r"PYTHON(UNBUFFERED|DONTWRITEBYTECODE)|LISTEN_|NOTIFY_SOCKET|WATCHDOG_")
 # It may read what root may, so that it finds the interpreter wherever that is; it may write nothing
 # that is not its own, and signal nobody else.
-_AS_NOBODY = (
-    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+_AS_OTHER = (
+    *("setpriv", "--clear-groups", "--bounding-set=-all,+dac_read_search"),
     *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
-    "--bounding-set=-all,+dac_read_search",
 )
 
 
@@ -73,23 +72,24 @@ class Home:
         return [sys.executable, "-m", "forkfirst", *map(str, words)]
 
     def run(self, *words: object, **options: Any) -> Done:
-        """Run any command to its end. Its output goes to files, so no daemon can hold it up."""
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = self.open(*words, stdout=out, stderr=err, **options)
-            try:
-                status = process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
-            texts = [os.pread(file.fileno(), 1 << 22, 0).decode() for file in (out, err)]
-        return Done(status, *texts)
+        """Run any command to its end, which is also that of its output: no daemon may keep that."""
+        process = self.open(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return Done(process.returncode, out.decode(), err.decode())
 
-    def open(self, *words: object, nobody: bool = False, **options: Any) -> subprocess.Popen[bytes]:
-        """Start any command and do not wait for it; as another user if *nobody*."""
+    def open(
+        self, *words: object, uid: int | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start any command and do not wait for it; as the user *uid*, if that is given."""
         options = {"cwd": self.directory, "env": self.environment, **options}
         options.setdefault("stdin", subprocess.DEVNULL)
-        command = [*(_AS_NOBODY if nobody else ()), *map(str, words)]
+        become = () if uid is None else (*_AS_OTHER, f"--reuid={uid}", f"--regid={uid}")
+        command = [*become, *map(str, words)]
         return subprocess.Popen(command, **options)
 
     def forkfirst(self, *words: object, **options: Any) -> Done:

@@ -61,11 +61,28 @@ def run(command: str, arguments: argparse.Namespace) -> int:
     if command == "start" and arguments.restart:
         for service in services:
             stop_if_running(service)
-    forked = arguments.forked
+    if len(services) == 1:
+        start(services[0], _command_line(), foreground=foreground, forked=arguments.forked)
+        return 0
+    return _start_each(services, arguments.forked)
+
+
+def _start_each(services: list[Declaration], forked: Forked | None) -> int:
+    """Start every one of *services*, whatever becomes of the others; the first failure counts."""
+    from forkfirst.cli.main import complain  # noqa: PLC0415 - it has loaded us
+
+    status = 0
     for service in services:
-        start(service, _command_line(), foreground=foreground, forked=forked)
-        forked = None  # it has become the first of them
-    return 0
+        again = (*_command_line(), service.name)  # or a restart would start all of them
+        try:
+            start(service, again, foreground=False, forked=forked)
+        except errors.ForkfirstError as error:
+            complain(error)
+            status = status or error.exit_status
+        sys.stdout.flush()
+        # It has become this one, or is gone with it.
+        forked = None
+    return status
 
 
 # -- start -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from forkfirst import errors
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from forkfirst.stages.fork_first import Forked
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "start": ("lifecycle", "start a service in the background, and wait until it is ready"),
     "run": ("lifecycle", "run a service in the foreground, under whoever supervises it"),
+    "listen": ("listen", "open sockets for any command, and run it with them"),
     "stop": ("lifecycle", "stop a service, and wait until it is gone"),
     "restart": ("lifecycle", "stop a service, then start it as it was started before"),
     "status": ("observe", "say whether a service runs, and how it is"),
@@ -41,6 +42,9 @@ COMMANDS = {
     "plan": ("explain", "print each step that start would take, and do nothing"),
 }
 """Command to the module that has it, and its line in the list of commands."""
+
+_UNHEARD = 141
+"""128 + SIGPIPE: nobody read the output any more."""
 
 
 def main(argv: list[str], forked: Forked | None = None) -> int:
@@ -58,18 +62,54 @@ def main(argv: list[str], forked: Forked | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does: no error, but the interpreter's
-        # last flush would make it one.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return _UNHEARD  # the reader of our output has gone, as `head` does
+    except OSError as error:
+        refusal = describe_refusal(error)
+        complain(refusal)
+        return refusal.exit_status
 
 
 def complain(error: errors.ForkfirstError) -> None:
-    """Say to the person what failed."""
-    sys.stdout.flush()
-    print(f"forkfirst: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+    """Say to the person what failed; if nobody listens any more, the status must do."""
+    hint = f"\n  {error.hint}" if error.hint else ""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, f"forkfirst: {error}{hint}\n")):
+        try:
+            if stream is not None:  # its descriptor was closed when we were started
+                stream.write(text)
+                stream.flush()
+        except OSError:
+            continue
+
+
+def describe_refusal(error: OSError) -> errors.ForkfirstError:
+    """Return what to say of *error*, which met a command where none was expected."""
+    import errno  # noqa: PLC0415 - only for a failure
+
+    where = f" {error.filename}" if error.filename else ""
+    message = f"cannot go on{where}: {(error.strerror or str(error)).lower()}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return errors.PermissionRefusedError(message)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return errors.DiskFullError(message)
+    return errors.SystemRefusedError(message)
+
+
+def finish(command: Sequence[str], status: int) -> int:
+    """Write out what is left of the output of *command*; return the status to exit with.
+
+    A command that asks has failed if its answer reached nobody. A start has not: the service runs.
+    """
+    for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            # The interpreter's own last flush would fail again, and make it status 120.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+            if fd == 1 and status == 0 and "start" not in command:
+                is_pipe = isinstance(error, BrokenPipeError)
+                status = _UNHEARD if is_pipe else errors.DiskFullError.exit_status
+    return status
 
 
 def make_parser(command: str) -> tuple[argparse.ArgumentParser, Callable[..., int]]:

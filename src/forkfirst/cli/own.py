@@ -25,17 +25,28 @@ _SWITCHES = {
 def main(service: Service, argv: list[str]) -> int:
     """Run the command in *argv* for *service*; return the exit status."""
     try:
-        return _dispatch(service, argv)
+        status = _dispatch(service, argv)
     except errors.ForkfirstError as error:
         main_.complain(error)
-        return error.exit_status
+        status = error.exit_status
     except KeyboardInterrupt:
-        return 130
+        status = 130
+    except BrokenPipeError:
+        status = 141
+    return main_.finish(argv[:1], status)
 
 
 def run(service: Service) -> int:
     """Run *service* in the foreground; return its exit status, or that of its failure."""
     return main(service, ["run"])
+
+
+def _own_words() -> tuple[str, ...]:
+    """Return what makes the interpreter run this program again: its file, or `-m MODULE`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return (os.path.abspath(sys.argv[0]),)
+    return ("-m", spec.name.removesuffix(".__main__"))
 
 
 def _dispatch(service: Service, argv: list[str]) -> int:
@@ -64,6 +75,6 @@ def _dispatch(service: Service, argv: list[str]) -> int:
         return explain.show(declaration, foreground=foreground)
     if {"-r", "--restart"} & set(arguments):
         lifecycle.stop_if_running(declaration)
-    again = (sys.executable, os.path.abspath(sys.argv[0]), "start")
+    again = (sys.executable, *_own_words(), "start")
     lifecycle.start(declaration, again, foreground=foreground, program=service.program)
     return 0

@@ -128,6 +128,7 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
     places = start.plan.places
     identity = start.plan.identity
     record.refuse_another(step.path, places.pid_file)
+    old = record.read_old(step.path)
     record.write(
         step.path,
         record.Record(
@@ -141,7 +142,7 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
             command=start.command,
         ),
     )
-    start.on_failure(lambda: unlink_if_present(step.path))
+    start.on_failure(lambda: record.put_back(step.path, old))
 
 
 def _hand_over(_: steps.HandOver, start: Start) -> None:

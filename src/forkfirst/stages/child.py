@@ -11,7 +11,7 @@ import sys
 import time
 
 from forkfirst import errors
-from forkfirst.plan import first
+from forkfirst.plan import first, steps
 from forkfirst.stages import answers, fork_first
 from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.unix import channel, session, stdio
@@ -45,7 +45,7 @@ def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
 
         start = handover.take_over(forked)
     except OSError as error:
-        failure = errors.SystemRefusedError(f"cannot take over the descriptors: {error}")
+        failure = fork_first.explain_refusal(steps.HandOver(), error)
         fork_first.report_refusal(forked.report_to, failure)
         session.leave(failure.exit_status)
     if start is None:
@@ -104,15 +104,18 @@ class Telling:
         return True
 
 
-def run_program(start: Start) -> NoReturn:
-    """Create the runtime, import the program, run it, tidy up, leave with its status."""
+def run_program(start: Start, telling: Telling | None = None) -> NoReturn:
+    """Create the runtime, import the program, run it, tidy up, leave with its status.
+
+    *telling* is who hears how it goes, if not the launcher.
+    """
     import faulthandler  # noqa: PLC0415 - built in; after the fork, because it holds a descriptor
     import gc  # noqa: PLC0415 - built in
 
     faulthandler.enable()  # a death by signal leaves its stack in the log
     facts = start.facts
     assert facts is not None  # noqa: S101 - ServeControl comes before RunProgram
-    telling = Telling(start, facts)
+    telling = telling or Telling(start, facts)
     status = errors.ProgramFailedError.exit_status
     try:
         module, main, context = _prepare(start, facts, telling)
@@ -120,7 +123,7 @@ def run_program(start: Start) -> NoReturn:
         status = module.run(main, context)
         if status == errors.ProgramFailedError.exit_status:
             telling.ended("raised")
-    except errors.TargetError as error:
+    except errors.ForkfirstError as error:
         if start.report_to == NO_DESCRIPTOR:
             sys.stderr.write(f"forkfirst: {error}\n")
         else:
@@ -139,9 +142,8 @@ def run_program(start: Start) -> NoReturn:
 def _prepare(
     start: Start, facts: answers.Facts, telling: Telling
 ) -> tuple[ModuleType, Any, Context]:
-    from forkfirst.runtime import context as context_  # noqa: PLC0415 - after the fork
-
     service = start.plan.service
+    context_ = _import_runtime("context")
     context = context_.Context(
         name=service.name,
         listeners=tuple(start.listeners),
@@ -150,23 +152,36 @@ def _prepare(
         on_stopping=telling.stopping,
         grace_seconds=service.grace_seconds,
     )
+    context.supervised = bool(start.plan.program)
     facts.context = context
     if service.command:
-        from forkfirst.runtime import command  # noqa: PLC0415 - only for a command
-
         facts.runtime = "command"
+        command = _import_runtime("command")
         return command, command.make_main(service), context
-    from forkfirst.runtime import target  # noqa: PLC0415 - not for a command
-
+    target = _import_runtime("target")
     main = start.program
     if main is None:
         main = target.load(service.target, service.source_directory)
     facts.runtime = service.runtime
     if service.runtime == "auto":
         facts.runtime = "asyncio" if target.is_async(main) else "none"
-    name = _MODULES[facts.runtime]
-    module = __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
-    return module, main, context
+    return _import_runtime(_MODULES[facts.runtime]), main, context
+
+
+def _import_runtime(name: str) -> Any:
+    """Import a module of our own: a failure of that is not the program's.
+
+    Raises:
+        SystemRefusedError: It cannot be read.
+        ConfigError: The runtime that was asked for is not installed.
+    """
+    try:
+        return __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
+    except OSError as error:
+        raise fork_first.explain("load the runtime", error) from error
+    except ModuleNotFoundError as error:
+        message = f"cannot run on {error.name}: it is not installed"
+        raise errors.ConfigError(message, hint=f"pip install 'forkfirst[{error.name}]'") from error
 
 
 def serve_control(start: Start) -> None:

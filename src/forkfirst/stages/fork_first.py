@@ -141,9 +141,24 @@ def apply_steps(chosen: Iterable[steps.Step], state: object, table: Table) -> No
 
 def explain_refusal(step: steps.Step, error: OSError) -> errors.ForkfirstError:
     """Return the error that says that *step* failed with *error*."""
-    reason = (error.strerror or str(error)).lower()
-    where = f" ({error.filename})" if error.filename and error.filename not in step else ""
-    message = f"cannot {step.describe()}: {reason}{where}"
+    named = error.filename in step
+    forks = isinstance(step, steps.Fork | steps.ForkAgain)
+    return explain(step.describe(), error, named=named, forks=forks)
+
+
+def explain(
+    attempted: str, error: OSError, *, named: bool = False, forks: bool = False
+) -> errors.ForkfirstError:
+    """Return the error that says that what was *attempted* failed with *error*.
+
+    Args:
+        attempted: What was, without "cannot".
+        error: Why it failed.
+        named: Whether the file of *error* is in *attempted* already.
+        forks: Whether it was a fork.
+    """
+    where = f" ({error.filename})" if error.filename and not named else ""
+    message = f"cannot {attempted}: {(error.strerror or str(error)).lower()}{where}"
     if error.errno in _FULL:
         return errors.DiskFullError(message, hint="free some space, or choose another place")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -153,7 +168,7 @@ def explain_refusal(step: steps.Step, error: OSError) -> errors.ForkfirstError:
     if error.errno == errno.ENOENT:
         return errors.ConfigError(message)
     hint = ""
-    if error.errno in _EXHAUSTED and isinstance(step, steps.Fork | steps.ForkAgain):
+    if error.errno in _EXHAUSTED and forks:
         hint = "the limit of processes (ulimit -u, pids.max) or the memory is used up"
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         hint = "the limit of open descriptors (ulimit -n) is used up"

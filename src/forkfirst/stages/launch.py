@@ -49,7 +49,9 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
         if start.forked is None:
             start.forked = fork_first.fork_service(
                 table,
-                module=first.early_module(service.target, service.runtime),
+                module=""
+                if service.workers
+                else first.early_module(service.target, service.runtime),
                 program=start.program,
             )
         try:
@@ -88,15 +90,15 @@ def await_ready(step: steps.AwaitReady, start: Start) -> None:
     Raises:
         ForkfirstError: It will not be ready. Every process of it is gone.
     """
-    before = {number: signal.signal(number, _interrupt) for number in ENDING_SIGNALS}
+    # One that is ignored stays so: nohup(1) means it, and a shell that runs us in the background.
+    before = {
+        number: signal.signal(number, _interrupt)
+        for number in ENDING_SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
-        signals.unblock_all()  # one that came since the fork interrupts here
-        failure = _wait(step, start)
-    except _Interrupted as interruption:
-        failure = _give_up(start, interruption.number)
+        failure = _wait_or_give_up(step, start)
     finally:
-        # From here on the outcome stands, and what is said about it is the truth.
-        signals.block(ENDING_SIGNALS)
         for number, handler in before.items():
             signal.signal(number, handler)
     assert start.forked is not None  # noqa: S101 - it is what we waited for
@@ -106,8 +108,25 @@ def await_ready(step: steps.AwaitReady, start: Start) -> None:
         start.forked.dismiss()
         return
     start.forked.end()
-    _show_output(start, failure)
+    try:
+        _show_output(start, failure)
+    except OSError:
+        raise failure from None  # nobody reads the terminal any more: the status must do
     raise failure
+
+
+def _wait_or_give_up(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
+    """Wait, with the signals heard that were blocked since the fork; they are blocked again after.
+
+    So the outcome stands when this returns, and what is said about it is the truth.
+    """
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        failure = _wait(step, start)
+        signals.block(ENDING_SIGNALS)
+    except _Interrupted as interruption:
+        return _give_up(start, interruption.number)
+    return failure
 
 
 def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
@@ -185,8 +204,10 @@ def _give_up(start: Start, number: int) -> errors.ForkfirstError:
     A second Ctrl-C does not wait for it.
     """
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
         if _signal_service(start, signal.SIGTERM):
             _wait_for_leader(start, start.plan.service.grace_seconds)
+        signals.block(ENDING_SIGNALS)
     except _Interrupted as interruption:
         number = interruption.number
     return errors.ProgramFailedError(
@@ -227,6 +248,7 @@ def _report(start: Start) -> Reader:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
+    signals.block(ENDING_SIGNALS)  # the next one is heard where it is expected
     raise _Interrupted(number)
 
 

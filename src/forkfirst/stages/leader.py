@@ -12,7 +12,7 @@ import select
 import signal
 
 from forkfirst import errors
-from forkfirst.plan import first
+from forkfirst.plan import first, steps
 from forkfirst.stages import fork_first
 from forkfirst.unix import channel, session
 
@@ -43,6 +43,10 @@ def lead(forked: Forked, module: str, table: Table) -> NoReturn:
             child.wait_for_plan(forked, module, table)
         os.close(forked.receiver)
         _watch(forked.child, forked.report_to)
+    except OSError as error:  # no descriptor is left to read our own code, say
+        step = steps.ForkAgain()
+        fork_first.report_refusal(forked.report_to, fork_first.explain_refusal(step, error))
+        session.leave(errors.SystemRefusedError.exit_status)
     except BaseException:  # noqa: BLE001 - whatever it was, the frames below are the launcher's
         import traceback  # noqa: PLC0415 - only for a bug of ours
 

@@ -56,7 +56,10 @@ def write(path: str, record: Record) -> None:
         *(_VERSION, record.mode, record.directory, record.pid_file, record.log),
         *(str(record.session), record.control, str(record.owner), *record.command),
     )
-    data = b"".join(os.fsencode(field) + b"\0" for field in fields)
+    _replace(path, b"".join(os.fsencode(field) + b"\0" for field in fields))
+
+
+def _replace(path: str, data: bytes) -> None:
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -71,6 +74,23 @@ def write(path: str, record: Record) -> None:
         raise
     finally:
         os.close(fd)
+
+
+def read_old(path: str) -> bytes | None:
+    """Return the whole record at *path*, for `put_back`; None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def put_back(path: str, old: bytes | None) -> None:
+    """Make the record at *path* what `read_old` has returned: a failed start changes nothing."""
+    if old is None:
+        unlink_if_present(path)
+    else:
+        _replace(path, old)
 
 
 def refuse_another(path: str, pid_file: str) -> None:
