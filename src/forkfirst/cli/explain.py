@@ -44,6 +44,7 @@ def describe_plan(plan: order.Plan) -> str:
         ("launcher", plan.launcher),
         ("service", plan.worker),
         ("launcher", plan.last),
+        ("workers, each", plan.program),
     ):
         if chosen:
             lines.append(f"  in the {process}:")

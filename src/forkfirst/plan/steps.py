@@ -339,6 +339,7 @@ class Supervise(Step):
     """Be the supervisor: fork each worker, replace it when it ends, answer; never have a runtime."""
 
     manual = "poll(2)"
+    taken_in = "supervise.loop"
     sysv = 14
     workers: int
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from contextlib import suppress
 
+from forkfirst import errors
 from forkfirst.runtime import ending, target
 from forkfirst.runtime.pulse import PulsingSelector
 from forkfirst.runtime.stopping import STOP_SIGNALS, Stopping
@@ -98,7 +100,31 @@ def run(main: Callable[..., object], context: Context) -> int:
     Raises:
         TargetError: *main* cannot be called with the context alone.
     """
-    return run_on(lambda: _Loop(PulsingSelector(context.pulse)), main, context)
+
+    def make_loop() -> _Loop:
+        selector = PulsingSelector(context.pulse)
+        loop = _Loop(selector)
+        listeners = [fd for _, fd in context.descriptors]
+        # Not by closing them: the program holds them too, and may be told to go on.
+        context.pause_accepting = _in_thread_of(loop, lambda: selector.pause(listeners))
+        context.resume_accepting = _in_thread_of(loop, selector.resume)
+        return loop
+
+    return run_on(make_loop, main, context)
+
+
+def _in_thread_of(loop: _Loop, act: Callable[[], object]) -> Callable[[], object]:
+    """Return what does *act* in this thread, which is the loop's: at once if it is called there."""
+    own = threading.get_ident()
+
+    def do() -> None:
+        if threading.get_ident() == own:
+            act()
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(act)
+
+    return do
 
 
 def run_on(
@@ -108,9 +134,10 @@ def run_on(
     target.wants_context(main)  # refused here it is a mistake, and later it would be a traceback
     end = ending.Ending(context)
     stopping = Stopping(context)
+    runner = asyncio.Runner(loop_factory=make_loop)
+    loop: Any = _make_loop(runner)  # a ServiceLoop
     try:
-        with asyncio.Runner(loop_factory=make_loop) as runner:
-            loop: Any = runner.get_loop()  # a ServiceLoop
+        with runner:
             loop.watch(stopping)
             context.describe_tasks = lambda: _describe_tasks(loop)
             try:
@@ -122,6 +149,14 @@ def run_on(
     finally:
         stopping.detach()
     return end.status
+
+
+def _make_loop(runner: asyncio.Runner) -> asyncio.AbstractEventLoop:
+    try:
+        return runner.get_loop()
+    except OSError as error:
+        message = f"cannot make an event loop: {(error.strerror or str(error)).lower()}"
+        raise errors.SystemRefusedError(message) from error
 
 
 async def _drive(

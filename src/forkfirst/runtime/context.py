@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _DEFAULT_GRACE_SECONDS = 10.0
+_TURNS_TO_A_HANDLER = 4
+"""From accept(2) to the first step of whoever handles the connection, in turns of asyncio's loop.
+
+A server that is closed before drops the connection: in CPython by a failed assertion.
+"""
 
 
 def _ignore(_: str = "") -> None:
@@ -39,6 +44,12 @@ class Context:
         grace_seconds: How long the program may take to stop, counted from the first signal.
         pulse: For the control thread: whether the runtime turns (see `pulse`).
         describe_tasks: For the control thread: the await chains of all tasks, as text.
+        healthy: For the program to replace, and asked where a reload is watched (`--canary`,
+            `--commit-window`): whether this process serves well. It may return False, or a text
+            that says why not, or raise. It is called in another thread than the program's.
+        supervised: Whether this is a worker, whose supervisor keeps the time of its stop.
+        pause_accepting: Take no new connections, from the runtime's loop; see `runtime.asyncio_`.
+        resume_accepting: Take them again.
     """
 
     def __init__(  # noqa: PLR0913 - each is a fact of its own, and all are keywords
@@ -55,6 +66,10 @@ class Context:
         self.grace_seconds = grace_seconds
         self.pulse: Pulse = Pulse()
         self.describe_tasks: Callable[[], str] = str
+        self.healthy: Callable[[], object] = lambda: True
+        self.supervised = False
+        self.pause_accepting: Callable[[], object] = _ignore
+        self.resume_accepting: Callable[[], object] = _ignore
         self._descriptors = tuple(listeners)
         self._sockets: dict[str, tuple[socket.socket, ...]] | None = None
         self._on_ready = on_ready
@@ -225,6 +240,8 @@ class Context:
         try:
             if not self._stopping:
                 await event.wait()
+                for _ in range(_TURNS_TO_A_HANDLER if self.supervised else 0):
+                    await asyncio.sleep(0)
         finally:
             self._wakers.remove(wake)
 

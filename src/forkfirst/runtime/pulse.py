@@ -8,12 +8,13 @@ idle.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from selectors import DefaultSelector
 from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from selectors import SelectorKey
 
 
@@ -46,6 +47,7 @@ class PulsingSelector(DefaultSelector):
         super().__init__()
         self._pulse = pulse
         self._wait = super().select  # bound once: a third of the cost of a turn's bookkeeping
+        self._paused: list[SelectorKey] = []
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Wait as the base class does."""
@@ -54,6 +56,22 @@ class PulsingSelector(DefaultSelector):
         ready = self._wait(timeout)
         pulse.left_at = monotonic()
         return ready
+
+    def pause(self, descriptors: Iterable[int]) -> None:
+        """Report nothing of *descriptors* until `resume`; who registered them need not know.
+
+        For the loop's own thread; a signal handler in it may.
+        """
+        for fd in descriptors:
+            if fd in self.get_map():
+                self._paused.append(self.unregister(fd))
+
+    def resume(self) -> None:
+        """Report again what was paused, unless it was closed or registered anew meanwhile."""
+        while self._paused:
+            key = self._paused.pop()
+            with suppress(OSError, KeyError, ValueError):
+                self.register(key.fileobj, key.events, key.data)
 
     def close(self) -> None:
         """Close the selector; a loop that is gone is not stuck."""

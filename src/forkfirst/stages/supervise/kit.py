@@ -1,0 +1,46 @@
+"""What the workers of one generation have in common: their plan, and their listeners."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forkfirst.plan.order import Plan
+
+
+class Kit:
+    """A plan, and the descriptors of the listeners that it declares, in its order.
+
+    Attributes:
+        plan: What each worker does.
+        listeners: Name and descriptor of each.
+    """
+
+    def __init__(self, plan: Plan, listeners: Iterable[tuple[str, int]]) -> None:
+        self.plan = plan
+        self.listeners = tuple(listeners)
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """The descriptor of each listener by the text that declares it."""
+        declared = (str(listener) for listener in self.plan.service.listeners)
+        return dict(zip(declared, (fd for _, fd in self.listeners), strict=True))
+
+    @property
+    def paths(self) -> set[str]:
+        """The paths of its unix sockets."""
+        return {one.path for one in self.plan.service.listeners if one.path}
+
+    def close_unless_used(self, others: Iterable[Kit]) -> set[str]:
+        """Close the listeners that nobody else has; return the paths of which nobody else has one.
+
+        Never shutdown(2): a worker that still drains has the same socket.
+        """
+        others = tuple(others)
+        used = {fd for other in others for _, fd in other.listeners}
+        for fd in {fd for _, fd in self.listeners} - used:
+            os.close(fd)
+        return self.paths.difference(*(other.paths for other in others))

@@ -1,0 +1,306 @@
+"""The supervisor's loop: it waits, tells the fleet what happened, and does what the fleet decides.
+
+One thread, one poll(2) for everything: signals, what the workers say, who asks on the control
+socket, and one timer. It never has a runtime and imports nothing but the standard library and us,
+so it may fork for as long as it lives. While nothing happens it does not wake up.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from forkfirst import errors
+from forkfirst.plan import fleet, service, steps
+from forkfirst.plan import fleet_events as events
+from forkfirst.stages.supervise import actions, told
+from forkfirst.stages.supervise.kit import Kit
+from forkfirst.unix import children, session, signals
+from forkfirst.values import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from forkfirst.stages.fork_first import Table
+    from forkfirst.stages.start import Start
+    from forkfirst.stages.supervise.process import Process
+    from forkfirst.unix.channel import Report
+
+_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
+_AFTER_THE_LAUNCHER = 5.0
+"""Seconds that a first worker has longer than the launcher waits: it shows where that one hangs."""
+_LOOKS_PER_HANG = 2
+_MEASURED_EVERY = 10.0
+_STDERR = 2
+
+
+def supervise(_: steps.Supervise, start: Start) -> NoReturn:
+    """Keep the workers of *start* until the service ends; leave with its exit status."""
+    supervisor = Supervisor(start)
+    status = errors.ForkfirstError.exit_status
+    try:
+        status = supervisor.run()
+    except BaseException:  # noqa: BLE001 - a bug of ours; the workers die with us
+        import traceback  # noqa: PLC0415 - only for that
+
+        traceback.print_exc()
+    if start.server is not None:
+        start.server.stop()
+    start.tidy()
+    session.leave(status)
+
+
+class Supervisor:
+    """What the supervisor knows.
+
+    Attributes:
+        start: What it was handed.
+        fleet: The workers as the pure state machine has them.
+        processes: The workers as processes, by the fleet's number.
+        kits: What each generation has.
+        tickets: What each reload in progress brought, and where its answer goes.
+        restarts: How many workers were started to replace another.
+        finished: The exit status, when nothing is left.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self.start = start
+        self.kits: dict[int, Kit] = {}
+        self.first_kit = Kit(start.plan, start.listeners)
+        settings = service.make_settings(start.plan.service)
+        if start.report_to >= 0:
+            settings = replace(settings, ready_timeout=settings.ready_timeout + _AFTER_THE_LAUNCHER)
+        self.fleet = fleet.make_fleet(settings)
+        self.processes: dict[int, Process] = {}
+        self.tickets: dict[str, actions.Ticket] = {}
+        self.restarts = 0
+        self.finished: int | None = None
+        self.spawned: dict[int, str] = {}
+        self._happened: list[events.Event] = []
+        self._is_reacting = False
+        self._look_at = self._measure_at = float("inf")
+        self._wake, self._wake_end = _open_wakeup()
+
+    def run(self) -> int:
+        """Wait, and deal with what happens, until nothing is left; return the exit status."""
+        import gc  # noqa: PLC0415 - built in
+
+        gc.enable()
+        told.serve(self)
+        for number in _SIGNALS:
+            signal.signal(number, _be_woken)
+        signals.unblock_all()
+        self.happen(events.StartAsked())
+        self.plan_looks()
+        while self.finished is None:
+            self._turn()
+        return self.finished
+
+    def happen(self, event: events.Event) -> None:
+        """Tell the fleet that *event* happened, and do what it decides, in its order."""
+        self._happened.append(event)
+        if self._is_reacting:
+            return  # what an action brings about comes after the actions that were decided before
+        self._is_reacting = True
+        try:
+            while self._happened and self.finished is None:
+                event = self._happened.pop(0)
+                self.fleet, decided = fleet.react(self.fleet, event, time.monotonic())
+                for action in decided:
+                    actions.TABLE[type(action)](self, action)
+        finally:
+            self._is_reacting = False
+
+    def say(self, text: str) -> None:
+        """Write a line into the log."""
+        line = f"forkfirst: {self.start.plan.service.name}: {text}\n"
+        try:
+            os.write(_STDERR, line.encode(errors="backslashreplace"))
+        except OSError:
+            return  # a full disk must not end the service
+
+    @property
+    def kit(self) -> Kit:
+        """What the serving generation has, or before there is one, the first."""
+        serving = [one for one in self.fleet.generations if one.state in ("serving", "degraded")]
+        return self.kits.get(serving[0].number, self.first_kit) if serving else self.first_kit
+
+    def own_descriptors(self) -> list[int]:
+        """Return the descriptors that no worker may have; listeners are not among them."""
+        lock = self.start.pid_file.fd if self.start.pid_file is not None else -1
+        fds = [lock, self.start.report_to, self._wake, self._wake_end]
+        fds += [ticket.fd for ticket in self.tickets.values()]
+        for process in self.processes.values():
+            fds += process.descriptors()
+        return [fd for fd in fds if fd >= 0]
+
+    # -- one turn ----------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        server = self.start.server
+        assert server is not None  # noqa: S101 - `told.serve` has made it
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        heard = {one.fd: one for one in self.processes.values() if one.is_heard}
+        asked = server.descriptors()
+        for fd in heard:
+            poll.register(fd, select.POLLIN)
+        for fd, wanted in asked.items():
+            poll.register(fd, wanted)
+        ready = poll.poll(self._milliseconds_until_due(server.seconds_until_due()))
+        # Signals first: the stop of all must be known before the workers end of it.
+        numbers = self._take_signals()
+        for number in numbers:
+            self._on_signal(number)
+        for fd, _ in ready:
+            if fd in heard:
+                self._hear(heard[fd])
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        self._on_time()
+        server.handle((fd, happened) for fd, happened in ready if fd in asked)
+
+    def _milliseconds_until_due(self, server_seconds: float | None) -> int | None:
+        now = time.monotonic()
+        due = [self._look_at, self._measure_at]
+        if self.fleet.timer is not None:
+            due.append(self.fleet.timer)
+        if server_seconds is not None:
+            due.append(now + server_seconds)
+        first = min(due)
+        return None if first == float("inf") else max(0, int((first - now) * 1000) + 1)
+
+    def _take_signals(self) -> bytes:
+        try:
+            return os.read(self._wake, 4096)
+        except BlockingIOError:
+            return b""
+
+    def _on_signal(self, number: int) -> None:
+        match number:
+            case signal.SIGTERM | signal.SIGINT:
+                stopping = self.fleet.state == "stopping"
+                self.happen(events.StopAsked(force=stopping))
+            case signal.SIGHUP:
+                told.spawn_reload(self)
+            case signal.SIGTTIN:
+                self.happen(events.ScaleAsked(workers=told.count_asked(self) + 1))
+            case signal.SIGTTOU:
+                self.happen(events.ScaleAsked(workers=told.count_asked(self) - 1))
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        if self.fleet.timer is not None and self.fleet.timer <= now:
+            self.happen(events.Tick(jitter=actions.throw_dice()))
+        if self._look_at <= now:
+            self._look_for_hangs(now)
+        if self._measure_at <= now:
+            self._measure(now)
+
+    # -- the workers -------------------------------------------------------------------------------
+
+    def _hear(self, process: Process) -> None:
+        for report in process.hear():
+            self.note(process, report)
+
+    def note(self, process: Process, report: Report) -> None:
+        """Deal with what a worker has said."""
+        fields = report.fields
+        match report.kind:
+            case "ready":
+                process.status = str(fields["status"]) or process.status
+                self.happen(events.Ready(worker=process.number))
+            case "status":
+                process.status = str(fields["text"])
+            case "ended":
+                process.how = str(fields["how"])
+            case "refused":
+                process.how, process.hint = str(fields["message"]), str(fields["hint"])
+            case "health":
+                reason = str(fields["reason"])
+                self.happen(events.Health(worker=process.number, healthy=not reason, reason=reason))
+            case "pulse":
+                process.asked_at = 0.0
+                if float(fields["seconds"]) >= self._hang_seconds() > 0:
+                    self.happen(events.Hung(worker=process.number, jitter=actions.throw_dice()))
+            case "log is full":
+                told.rotate(self, only_if_full=True)
+
+    def _reap(self) -> None:
+        for pid, raw in children.reap_all():
+            process = next((one for one in self.processes.values() if one.pid == pid), None)
+            if process is None:
+                what = self.spawned.pop(pid, "")
+                if what and raw:
+                    self.say(f"{what} {children.describe_status(raw)}")
+                continue
+            process.raw = raw
+            self._hear(process)  # its last words
+            self._say_how_it_ended(process, raw)
+            status = children.exit_status(raw)
+            self.happen(
+                events.Exited(worker=process.number, status=status, jitter=actions.throw_dice())
+            )
+            del self.processes[process.number]
+            process.close()
+
+    def _say_how_it_ended(self, process: Process, raw: int) -> None:
+        found = next((one for one in self.fleet.workers if one.id == process.number), None)
+        if found is not None and found.state in ("starting", "ready", "paused"):
+            how = children.describe_status(raw)
+            self.say(f"worker {process.number} (pid {process.pid}) {how}")
+
+    def plan_looks(self) -> None:
+        """Arrange when to look at the workers next, if there is anything to look for."""
+        now = time.monotonic()
+        hang = self._hang_seconds()
+        self._look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
+        watched = self.kit.plan.service.max_memory > 0
+        self._measure_at = now + _MEASURED_EVERY if watched else float("inf")
+
+    def _hang_seconds(self) -> float:
+        return self.kit.plan.service.hang_seconds
+
+    def _look_for_hangs(self, now: float) -> None:
+        """Ask every worker for its pulse; one that has not answered the last time hangs for sure.
+
+        Asked, so that also code that never lets go of the interpreter's lock is found.
+        """
+        hang = self._hang_seconds()
+        self._look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
+        for process in list(self.processes.values()):
+            if process.asked_at and now - process.asked_at >= hang > 0:
+                self.happen(events.Hung(worker=process.number, jitter=actions.throw_dice()))
+            elif not process.asked_at and process.tell("pulse"):
+                process.asked_at = now
+
+    def _measure(self, now: float) -> None:
+        self._measure_at = now + _MEASURED_EVERY
+        for process in list(self.processes.values()):
+            memory = actions.measure(process.pid)
+            self.happen(events.Measured(worker=process.number, memory=memory))
+
+
+TABLE: Table = {steps.Supervise: supervise}
+
+
+def _open_wakeup() -> tuple[int, int]:
+    receiver, sender = os.pipe()
+    os.set_blocking(receiver, False)
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    return receiver, sender
+
+
+def _be_woken(_: int, __: object) -> None:
+    """Take a signal; its number is in the pipe already."""
