@@ -38,7 +38,7 @@ def _play(state: State) -> None:
     played = watching.play(state.home, state.name)
     assert played.outcome in state.expected, played
     if played.outcome == "harmless":
-        assert not played.refused, f"a false refusal: {played}"
+        assert played.refused == state.lucky, f"a false refusal, or a known one less: {played}"
     elif played.outcome in {"hang", "crash"}:
         assert played.refused, f"a miss: {played}"
     else:
@@ -67,6 +67,11 @@ def test_the_table_is_large_enough_to_mean_something() -> None:
     assert len(_STATES) >= 100
     assert len({state.name for state in _STATES}) == len(_STATES)
     assert sum("harmless" in state.expected for state in _STATES) >= 50
+
+
+def test_few_refusals_are_false() -> None:
+    """Every one of them is a person who stops listening to the guard."""
+    assert sum(state.lucky for state in _STATES) <= 0.02 * len(_STATES)
 
 
 @pytest.mark.parametrize("state", _STATES, ids=lambda state: state.name)

@@ -124,3 +124,40 @@ def weak_finalizer(fork: ForkPoint) -> None:
     fork.wait_for_child()
     os.write(send, b"|")
     assert os.read(receive, 10) == b"|"
+
+
+@state("harmless", quick=True, lucky=True)
+def thread_that_nobody_needs(fork: ForkPoint) -> None:
+    """A thread that holds nothing and owes nothing, which no guard can know of a thread."""
+    import threading
+    import time
+
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    if fork():
+        os._exit(0)
+
+
+@state("harmless", lucky=True)
+def fresh_loop_inside_a_loop(fork: ForkPoint) -> None:
+    """A child of a coroutine that runs a loop of its own, and never returns to its parent's."""
+    import asyncio
+
+    async def main() -> None:
+        if fork():
+            asyncio.run(asyncio.sleep(0.01))
+            os._exit(0)
+
+    asyncio.run(main())
+
+
+@state("harmless", lucky=True)
+def record_lock_that_nobody_needs(fork: ForkPoint) -> None:
+    """A lock on a file that the child does not use."""
+    import fcntl
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        if fork():
+            os._exit(0)
+        fork.wait_for_child()

@@ -32,6 +32,8 @@ class State(NamedTuple):
     """Whether it belongs to the subset that every run of the tests makes."""
     unseen: bool
     """Whether it is known and documented that the guard lets it pass."""
+    lucky: bool
+    """Whether the guard refuses although this use survives: a false refusal, and known as one."""
     play: Callable[[ForkPoint], None]
 
     @property
@@ -54,7 +56,11 @@ HOMES = (
 
 
 def state(
-    *expected: Outcome, needs: str = "", quick: bool = False, unseen: bool = False
+    *expected: Outcome,
+    needs: str = "",
+    quick: bool = False,
+    unseen: bool = False,
+    lucky: bool = False,
 ) -> Callable[[Callable[[ForkPoint], None]], Callable[[ForkPoint], None]]:
     """Put the function into the table, under its own name."""
 
@@ -62,7 +68,7 @@ def state(
         home = play.__module__.rpartition(".")[2]
         name = play.__name__
         assert name not in STATES, name
-        STATES[name] = State(name, home, frozenset(expected), needs, quick, unseen, play)
+        STATES[name] = State(name, home, frozenset(expected), needs, quick, unseen, lucky, play)
         return play
 
     return register
