@@ -18,26 +18,25 @@ def main() -> NoReturn:
     # A collection while modules are being loaded finds nothing and costs a start 4 of 56 ms.
     # The service turns it on again (`stages.child`); every other command is over before it matters.
     gc.disable()
-    argv = sys.argv[1:]
-    forked = _fork_first(argv) if argv[:1] == ["start"] else None
     try:
-        status = _run(argv, forked)
-    finally:
-        if forked is not None:
-            forked.end_unused()
+        status = _run(sys.argv[1:])
+    except OSError as error:
+        # Not even our own code can be read: no descriptor or no memory is left.
+        os.write(2, f"forkfirst: cannot run: {error}\n".encode(errors="replace"))
+        status = 71
     # Nothing is left to be finalised but modules, which would take 6 ms.
     os._exit(status)
 
 
-def _run(argv: list[str], forked: Forked | None) -> int:
+def _run(argv: list[str]) -> int:
+    forked = _fork_first(argv) if argv[:1] == ["start"] else None
     try:
         from forkfirst.cli import main as cli  # noqa: PLC0415 - after the fork
 
         return cli.finish(argv[:1], cli.main(argv, forked))
-    except OSError as error:
-        # Not even our own code can be read: no descriptor or no memory is left.
-        os.write(2, f"forkfirst: cannot run: {error}\n".encode(errors="replace"))
-        return 71
+    finally:
+        if forked is not None:
+            forked.end_unused()
 
 
 def _fork_first(argv: list[str]) -> Forked | None:
@@ -70,11 +69,13 @@ def _runs_a_target_itself(argv: list[str], options: list[str]) -> bool:
     """
     if "--" in argv or any(word.partition("=")[0] == "--workers" for word in options):
         return False
+    from itertools import pairwise  # noqa: PLC0415 - built in
+
     return any(
         (":" in word or word.endswith(".py"))
         and not word.startswith("-")
         and (before == "--restart" or not before.startswith("--"))
-        for before, word in zip(options, options[1:], strict=False)
+        for before, word in pairwise(options)
     )
 
 
