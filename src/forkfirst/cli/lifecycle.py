@@ -119,6 +119,8 @@ def start(
     under_way = Start(
         plan, command=command, directory=host.directory, program=program, forked=forked
     )
+    if plan.mode != order.DAEMON and forked is not None:
+        forked.end_unused()  # the arguments were not clear enough to see that early: `-rf`
     if plan.mode == order.DAEMON:
         launch.launch(under_way)
         print(_describe_success(under_way))

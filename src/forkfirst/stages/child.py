@@ -178,7 +178,8 @@ def _import_runtime(name: str) -> Any:
     try:
         return __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
     except OSError as error:
-        raise fork_first.explain("load the runtime", error) from error
+        refusal = fork_first.explain("load the runtime", error)
+        raise refusal from error
     except ModuleNotFoundError as error:
         message = f"cannot run on {error.name}: it is not installed"
         raise errors.ConfigError(message, hint=f"pip install 'forkfirst[{error.name}]'") from error

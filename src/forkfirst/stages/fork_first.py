@@ -68,9 +68,13 @@ class Forked:
         self.child = NO_DESCRIPTOR
 
     def end_unused(self) -> None:
-        """End it if it was never handed a plan: the command line was wrong, say."""
+        """End it if it was never handed a plan: the command line was wrong, or means a foreground.
+
+        Signals are heard again: there is nothing any more that they could leave behind.
+        """
         if self.sender != NO_DESCRIPTOR:
             self.end()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
     def end(self) -> None:
         """End the leader, the service and whatever that has started; return when all are gone."""
