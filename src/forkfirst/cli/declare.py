@@ -32,7 +32,7 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen",
         action="append",
         metavar="NAME=ADDRESS",
-        help="open this listener before the fork: 8000, HOST:PORT, [V6]:PORT, unix:PATH, …; "
+        help="open this listener and pass it on: 8000, HOST:PORT, [V6]:PORT, unix:PATH, …; "
         "repeatable",
     )
     add("--runtime", metavar="RUNTIME", help="asyncio, uvloop, trio or none (default: as it fits)")

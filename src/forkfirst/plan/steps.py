@@ -95,7 +95,7 @@ class ForkAgain(Step):
     sysv = 7
 
     def describe(self) -> str:
-        return "fork again; the session leader watches until READY, then leaves by _exit(2)"
+        return "fork again; the session leader watches the service until READY, then it is gone"
 
 
 # -- in the service, at once ---------------------------------------------------------------------
