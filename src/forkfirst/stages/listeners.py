@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from forkfirst.plan.listener import Listener
 
 
-def open_listener(listener: Listener) -> int:
+def open_listener(listener: Listener, *, reuseaddr: bool = True) -> int:
     """Bind *listener* and listen, unless its kind does not.
+
+    Args:
+        listener: What to open.
+        reuseaddr: Whether old connections of a predecessor on a TCP port do not matter.
 
     Raises:
         AddressInUseError: Somebody has that address; the text says who, where that can be seen.
@@ -20,7 +24,7 @@ def open_listener(listener: Listener) -> int:
     """
     match listener.kind:
         case "tcp" | "udp":
-            return _open_internet(listener)
+            return _open_internet(listener, reuseaddr=reuseaddr)
         case "vsock":
             return sockets.open_vsock(
                 listener.cid, listener.port or 0, backlog=listener.options.backlog
@@ -31,7 +35,7 @@ def open_listener(listener: Listener) -> int:
     raise errors.ConfigError(message)
 
 
-def _open_internet(listener: Listener) -> int:
+def _open_internet(listener: Listener, *, reuseaddr: bool) -> int:
     options = listener.options
     if listener.kind == "udp":
         return sockets.open_udp(
@@ -48,6 +52,7 @@ def _open_internet(listener: Listener) -> int:
         scope=listener.scope,
         backlog=options.backlog,
         ipv6only=options.ipv6only,
+        reuseaddr=reuseaddr,
         reuseport=options.reuseport,
         nodelay=options.nodelay,
         keepalive=options.keepalive,

@@ -159,6 +159,14 @@ def list_session(sid: int) -> tuple[int, ...]:
     return tuple(sorted(pid for pid in _list_pids() if _read_session(pid) == sid))
 
 
+def list_group(pgid: int) -> tuple[int, ...]:
+    """Return the pids of the process group *pgid* that still run; empty where there is no /proc.
+
+    Source: proc_pid_stat(5).
+    """
+    return tuple(sorted(pid for pid in _list_pids() if _read_group(pid) == pgid))
+
+
 def end_session(sid: int, number: int) -> tuple[int, ...]:
     """Send signal *number* once to every process of the session *sid*, never to itself.
 
@@ -226,6 +234,12 @@ def _read_session(pid: int) -> int | None:
     """Return the session of a process that runs, None for a zombie and for none at all."""
     fields = _read_stat(pid)
     return None if fields is None or _is_zombie(fields) else int(fields[3])
+
+
+def _read_group(pid: int) -> int | None:
+    """Return the process group of a process that runs, None for a zombie and for none at all."""
+    fields = _read_stat(pid)
+    return None if fields is None or _is_zombie(fields) else int(fields[2])
 
 
 def _is_zombie(fields: list[bytes]) -> bool:

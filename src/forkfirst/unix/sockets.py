@@ -64,6 +64,7 @@ def open_tcp(  # noqa: PLR0913 - the options of a listener
     scope: str | None = None,
     backlog: int | None = None,
     ipv6only: bool | None = None,
+    reuseaddr: bool = True,
     reuseport: bool | None = None,
     nodelay: bool | None = None,
     keepalive: bool | None = None,
@@ -75,7 +76,7 @@ def open_tcp(  # noqa: PLR0913 - the options of a listener
     `*` is one socket for IPv4 and IPv6; where the kernel has no IPv6, it is IPv4. A name is looked
     up, numbers first; of several addresses the first IPv4 one is taken. A None option is the
     default: the kernel's greatest backlog, IPv6 apart from IPv4, and otherwise off. SO_REUSEADDR
-    is always set, so that connections of a predecessor in TIME_WAIT do not matter.
+    is set unless *reuseaddr* is false: connections of a predecessor in TIME_WAIT do not matter.
 
     Raises:
         AddressInUseError: Somebody listens there, or the address is not this machine's.
@@ -85,7 +86,7 @@ def open_tcp(  # noqa: PLR0913 - the options of a listener
 
     Source: socket(7), tcp(7), ipv6(7), listen(2).
     """
-    options: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)]
+    options: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuseaddr)]
     if nodelay is not None:
         options.append((socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay))
     if keepalive is not None:

@@ -1,0 +1,137 @@
+"""`listen`: open sockets for any command, and become it, or restart it whenever a file changes.
+
+It takes what systemfd takes, and more. Without `--watch` nothing of forkfirst is left in the end:
+the command has this process, its pid and its status.
+"""
+
+from __future__ import annotations
+
+import os
+
+from forkfirst import errors
+from forkfirst.cli import socket_form
+from forkfirst.stages.hold import passing
+from forkfirst.unix import spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from forkfirst.cli.socket_form import WantedSocket
+    from forkfirst.stages.hold.passing import Held
+
+_CYAN = "\x1b[36m"
+_PLAIN = "\x1b[0m"
+_EVERYWHERE = ("*", "0.0.0.0", "[::]")  # noqa: S104 - not bound here, but shown as something to click
+_MOST_BACKLOG = 2**31 - 1
+
+
+def configure(_: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `listen`."""
+    parser.usage = "%(prog)s [-s SOCKET]… [OPTION…] -- COMMAND [ARG…]"
+    add = parser.add_argument
+    add(
+        "-s",
+        "--socket",
+        action="append",
+        default=[],
+        metavar="SOCKET",
+        help="open this one: 5000, HOST:PORT, [V6]:PORT, unix:PATH, …, with NAME= before it if "
+        "it shall have a name; or TYPE::SPEC with tcp, udp, unix, or http and https, which are "
+        "tcp and shown as a URL; repeatable, the first is descriptor 3",
+    )
+    add("-b", "--backlog", metavar="N", help="connections that may wait (the kernel's limit)")
+    add("--no-reuse", action="store_true", help="refuse a port with old connections (TIME_WAIT)")
+    add(
+        "--no-pid", action="store_true", help="set no LISTEN_PID, for a command that starts another"
+    )
+    add("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add("--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal")
+    add(
+        "--watch",
+        nargs="*",
+        action="extend",
+        metavar="PATH",
+        help="start the command anew when a file below PATH (or here) changes, and hold the "
+        "sockets meanwhile; repeatable",
+    )
+    add("--settle", metavar="SECONDS", help="with --watch: a silent command is good after it (1)")
+    add("--ready-timeout", metavar="SECONDS", help="with --watch: how long to be ready (60)")
+    add("--grace-period", metavar="SECONDS", help="with --watch: how long to stop (10)")
+
+
+def run(_: str, arguments: argparse.Namespace) -> int:
+    """Open the sockets and run the command; return only with `--watch`."""
+    if not arguments.tail:
+        message = "no command was given"
+        raise errors.UsageError(message, hint="write it after --, as in: listen -s 5000 -- COMMAND")
+    wanted = _parse_sockets(arguments)
+    path = spawn.find_program(arguments.tail[0])
+    replaced = passing.find_replaced(len(wanted)) if arguments.watch is None else []
+    held = passing.open_sockets(
+        [each.listener for each in wanted], reuseaddr=not arguments.no_reuse
+    )
+    try:
+        teller = Teller(color=arguments.color, quiet=arguments.quiet)
+        _tell(teller, wanted, held, replaced)
+    except BaseException:
+        passing.close_sockets(held)
+        raise
+    if arguments.watch is None:
+        passing.become_command(arguments.tail, held, path=path, with_pid=not arguments.no_pid)
+    from forkfirst.cli import watching  # noqa: PLC0415 - only here
+
+    return watching.watch_command(arguments, held, teller)
+
+
+class Teller:
+    """Says on standard error what happens, in colour if that is wanted."""
+
+    def __init__(self, *, color: str = "auto", quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._color = color == "always" or (color == "auto" and _wants_color())
+
+    def __call__(self, text: str, *, important: bool = False) -> None:
+        """Say *text*; if this is quiet, only what is *important*."""
+        if self._quiet and not important:
+            return
+        line = f"forkfirst: {text}"
+        line = f"{_CYAN}{line}{_PLAIN}" if self._color else line
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+
+
+def _parse_sockets(arguments: argparse.Namespace) -> list[WantedSocket]:
+    backlog = None
+    if arguments.backlog is not None:
+        text = arguments.backlog
+        if not text.isdecimal() or not 1 <= int(text) <= _MOST_BACKLOG:
+            message = f"--backlog {text}: expected a number from 1 to {_MOST_BACKLOG}"
+            raise errors.UsageError(message)
+        backlog = int(text)
+    directory = os.getcwd()
+    return [
+        socket_form.parse_socket(text, directory=directory, backlog=backlog)
+        for text in arguments.socket
+    ]
+
+
+def _tell(
+    teller: Teller, wanted: Sequence[WantedSocket], held: Sequence[Held], replaced: Sequence[int]
+) -> None:
+    if not held:
+        teller("no sockets: none was asked for with -s")
+    for number, (want, have) in enumerate(zip(wanted, held, strict=True), 3):
+        shown = _make_url(want.scheme, have.address) if want.scheme else have.address
+        teller(f"{have.name}: {shown} is descriptor {number}")
+    for number in sorted(set(replaced) - {each.fd for each in held}):
+        teller(f"descriptor {number} was open, and is replaced by a socket", important=True)
+
+
+def _make_url(scheme: str, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{scheme}://{'localhost' if host in _EVERYWHERE else host}:{port}/"
+
+
+def _wants_color() -> bool:
+    return os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
