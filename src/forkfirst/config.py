@@ -94,6 +94,19 @@ def make_declaration(name: str, layers: list[tuple[Mapping[str, Any], Origin]]) 
     return service
 
 
+def read_flags(flags: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+    """Return the fields of a declaration that *flags* set; those that are None set nothing.
+
+    Raises:
+        ConfigError: A value does not mean what its key needs.
+    """
+    fields: dict[str, Any] = {}
+    for key, value in flags.items():
+        if value is not None:
+            _put(fields, {}, key, value, origin)
+    return fields
+
+
 def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twenty functions
     fields: dict[str, Any], environment: dict[str, str], key: str, value: Any, origin: Origin
 ) -> None:
@@ -128,6 +141,7 @@ def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twen
             | "restart-policy"
             | "crash-limit"
             | "no-new-privileges"
+            | "inetd"
         ):
             fields[key.replace("-", "_")] = value
         case "user" | "group":

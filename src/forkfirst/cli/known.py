@@ -12,6 +12,7 @@ from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from forkfirst.plan.host import Host
@@ -47,11 +48,13 @@ class KnownService(Value):
     directory: str = "/"
     command: tuple[str, ...] = ()
 
-    def ask(self, request: str, *, seconds: float = 2.0) -> dict[str, Any]:
+    def ask(
+        self, request: str, *, seconds: float = 2.0, passing: Sequence[int] = (), **fields: Any
+    ) -> dict[str, Any]:
         """Ask the running service; see `control.client.ask` for the errors."""
         from forkfirst.control import client  # noqa: PLC0415 - not every command asks
 
-        return client.ask(self.control_socket, request, seconds=seconds)
+        return client.ask(self.control_socket, request, seconds=seconds, passing=passing, **fields)
 
     def grace_seconds(self) -> float:
         """Return the grace period that the running service says it has."""

@@ -34,6 +34,8 @@ COMMANDS = {
     "listen": ("listen", "open sockets for any command, and run it with them"),
     "stop": ("lifecycle", "stop a service, and wait until it is gone"),
     "restart": ("lifecycle", "stop a service, then start it as it was started before"),
+    "reload": ("reload", "replace the workers by new ones with the new code, without a gap"),
+    "scale": ("reload", "change how many workers a service has"),
     "status": ("observe", "say whether a service runs, and how it is"),
     "ps": ("observe", "list all of your services"),
     "logs": ("logs", "show what a service has written"),
@@ -150,16 +152,25 @@ def _dispatch(argv: list[str], forked: Forked | None) -> int:
         hint = f'did you mean "{near[0]}"?' if near else "see forkfirst --help"
         message = f'there is no command "{command}"'
         raise errors.UsageError(message, hint=hint)
-    parser, run = make_parser(command)
-    arguments = argv[1:]
+    namespace = parse(command, argv[1:])
+    namespace.forked = forked
+    return _load(COMMANDS[command][0]).run(command, namespace)
+
+
+def parse(command: str, arguments: list[str]) -> argparse.Namespace:
+    """Return what *arguments* mean to *command*.
+
+    Raises:
+        UsageError: They mean nothing.
+    """
+    parser, _ = make_parser(command)
     tail: list[str] = []
     if "--" in arguments:  # what follows is another program's command line, never ours
         index = arguments.index("--")
         arguments, tail = arguments[:index], arguments[index + 1 :]
     namespace = parser.parse_args(arguments)
     namespace.tail = tail
-    namespace.forked = forked
-    return run(command, namespace)
+    return namespace
 
 
 def describe_commands() -> str:

@@ -6,6 +6,7 @@ for a caller is bounded: one request, and one answer.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import time
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import socket
 
 _CHUNK = 16 * 1024
+_MOST_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD
 
 
 class Caller:
@@ -24,14 +26,16 @@ class Caller:
 
     Attributes:
         active: When a byte last went either way, by the monotonic clock.
+        descriptors: What it passed with its requests and nobody has taken yet.
         ending: Whether to hang up as soon as all is sent.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "active", "ending", "stream")
+    __slots__ = ("_incoming", "_outgoing", "active", "descriptors", "ending", "stream")
 
     def __init__(self, stream: socket.socket) -> None:
         self.stream = stream
         self.active = time.monotonic()
+        self.descriptors: list[int] = []
         self.ending = False
         self._incoming = bytearray()
         self._outgoing = memoryview(b"")
@@ -53,13 +57,29 @@ class Caller:
             OSError: The connection is broken.
         """
         try:
-            data = self.stream.recv(_CHUNK)
+            data = self._receive_with_descriptors()
         except BlockingIOError:
             return
         self.active = time.monotonic()
         self._incoming += data
         if not data:
             self.ending = True  # what is left of a request will never be whole
+
+    def _receive_with_descriptors(self) -> bytes:
+        import socket  # noqa: PLC0415 - loaded by the accept before
+
+        room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
+        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        data, ancillary, _, _ = self.stream.recvmsg(_CHUNK, room, flags)
+        for level, kind, rights in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self.descriptors += (number for (number,) in struct.iter_unpack("i", rights))
+        return data
+
+    def close_descriptors(self) -> None:
+        """Close what it passed and nobody has taken."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
     def take_line(self) -> bytearray | None:
         """Return the next request, without its line feed, or None until one is whole.

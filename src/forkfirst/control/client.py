@@ -25,17 +25,21 @@ from forkfirst.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 _NOBODY_LISTENS = (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED)
 _HUNG_UP = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
-def ask(path: str, request: str, *, seconds: float = 2.0, **fields: Any) -> dict[str, Any]:
+def ask(
+    path: str, request: str, *, seconds: float = 2.0, passing: Sequence[int] = (), **fields: Any
+) -> dict[str, Any]:
     """Ask the service that listens at *path* for *request*, and return its answer without "ok".
 
     The whole call takes at most *seconds*: connecting, sending and receiving together. Does not
-    check who listens: the directory of *path* must be one that only its owner can write.
+    check who listens: the directory of *path* must be one that only its owner can write. Copies
+    of the descriptors in *passing* go with the request.
 
     Raises:
         NotRunningError: Nobody listens there.
@@ -51,7 +55,7 @@ def ask(path: str, request: str, *, seconds: float = 2.0, **fields: Any) -> dict
     try:
         _connect(connection, path, deadline)
         try:
-            _send(connection, line, deadline)
+            _send(connection, line, passing, deadline)
         except OSError as error:
             # Who refuses a caller, or a long request, answers and hangs up before it is all read.
             if error.errno not in _HUNG_UP:
@@ -91,8 +95,12 @@ def _connect(connection: _socket.socket, path: str, deadline: float) -> None:
             os.close(directory)
 
 
-def _send(connection: _socket.socket, line: bytes, deadline: float) -> None:
+def _send(connection: _socket.socket, line: bytes, passing: Sequence[int], deadline: float) -> None:
     connection.settimeout(_seconds_left(deadline))
+    if passing:
+        rights = struct.pack(f"{len(passing)}i", *passing)
+        sent = connection.sendmsg([line], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        line = line[sent:]
     connection.sendall(line)  # its time limit is that of the whole, not of each send(2)
 
 

@@ -327,7 +327,8 @@ class Server:
                 caller.receive()
             caller.send()
             while not caller.wants_to_read and (line := caller.take_line()) is not None:
-                caller.put(self._answer(line))
+                caller.put(self._answer(line, caller.descriptors))
+                caller.close_descriptors()
                 caller.send()
         except Exception:  # noqa: BLE001 - it has hung up, or there is no memory for it
             self._hang_up(caller)
@@ -335,10 +336,13 @@ class Server:
         if caller.ending and not caller.wants_to_read:
             self._hang_up(caller)
 
-    def _answer(self, line: bytearray) -> bytes:
+    def _answer(self, line: bytearray, passed: list[int]) -> bytes:
         self._close_spares()  # until the end of this turn they are the answer's
         try:
             request = decode_request(line)
+            request.pop("descriptors", None)  # those are never numbers that somebody wrote
+            if passed:
+                request["descriptors"] = passed  # an answer takes out what it keeps
             answer = self._answers.get(request["ask"])
             if answer is None:
                 known = ", ".join(sorted(self._answers))
@@ -351,6 +355,7 @@ class Server:
 
     def _hang_up(self, caller: Caller) -> None:
         self._callers.pop(caller.stream.fileno(), None)
+        caller.close_descriptors()
         caller.stream.close()
 
 

@@ -15,7 +15,7 @@ import time
 from forkfirst import errors
 from forkfirst.plan import fleet, service, steps
 from forkfirst.plan import fleet_events as events
-from forkfirst.stages.supervise import actions, told
+from forkfirst.stages.supervise import actions, reloading, told
 from forkfirst.stages.supervise.kit import Kit
 from forkfirst.unix import children, session, signals
 from forkfirst.values import replace
@@ -69,7 +69,8 @@ class Supervisor:
         processes: The workers as processes, by the fleet's number.
         kits: What each generation has.
         tickets: What each reload in progress brought, and where its answer goes.
-        restarts: How many workers were started to replace another.
+        last_ticket: The number of the last of them.
+        spawned: What else was started, by pid.
         finished: The exit status, when nothing is left.
     """
 
@@ -83,7 +84,7 @@ class Supervisor:
         self.fleet = fleet.make_fleet(settings)
         self.processes: dict[int, Process] = {}
         self.tickets: dict[str, actions.Ticket] = {}
-        self.restarts = 0
+        self.last_ticket = 0
         self.finished: int | None = None
         self.spawned: dict[int, str] = {}
         self._happened: list[events.Event] = []
@@ -134,6 +135,12 @@ class Supervisor:
         """What the serving generation has, or before there is one, the first."""
         serving = [one for one in self.fleet.generations if one.state in ("serving", "degraded")]
         return self.kits.get(serving[0].number, self.first_kit) if serving else self.first_kit
+
+    def count_asked(self) -> int:
+        """Return how many workers are asked for now, of the serving generation if there is one."""
+        serving = [one for one in self.fleet.generations if one.state in ("serving", "degraded")]
+        chosen = serving or list(self.fleet.generations)
+        return chosen[-1].asked if chosen else max(1, self.start.plan.service.workers)
 
     def own_descriptors(self) -> list[int]:
         """Return the descriptors that no worker may have; listeners are not among them."""
@@ -192,11 +199,11 @@ class Supervisor:
                 stopping = self.fleet.state == "stopping"
                 self.happen(events.StopAsked(force=stopping))
             case signal.SIGHUP:
-                told.spawn_reload(self)
+                reloading.spawn(self)
             case signal.SIGTTIN:
-                self.happen(events.ScaleAsked(workers=told.count_asked(self) + 1))
+                self.happen(events.ScaleAsked(workers=self.count_asked() + 1))
             case signal.SIGTTOU:
-                self.happen(events.ScaleAsked(workers=told.count_asked(self) - 1))
+                self.happen(events.ScaleAsked(workers=self.count_asked() - 1))
 
     def _on_time(self) -> None:
         now = time.monotonic()

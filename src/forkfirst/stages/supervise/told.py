@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
 from forkfirst.control import server
 from forkfirst.plan import fleet_events as events
 from forkfirst.stages import answers
+from forkfirst.stages.supervise import reloading
 from forkfirst.stages.supervise.process import read_resident
 from forkfirst.unix import log_file
 
@@ -45,6 +45,8 @@ def serve(supervisor: Supervisor) -> None:
             "stop": lambda _: answers.stop(),
             "rotate": lambda _: rotate(supervisor),
             "scale": lambda request: _scale(supervisor, request),
+            "declared": lambda _: {"listeners": list(supervisor.kit.addresses)},
+            "reload": lambda request: reloading.take_over(supervisor, request),
         },
         allowed_uids=frozenset({os.geteuid()}),
     )
@@ -64,7 +66,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     found["rss_bytes"] += sum(one["rss_bytes"] for one in workers)
     found["cpu_seconds"] += sum(one["cpu_seconds"] for one in workers)
     found["threads"] += sum(one["threads"] for one in workers)
-    found["asked"] = count_asked(supervisor)
+    found["asked"] = supervisor.count_asked()
     found["workers"] = workers
     return found
 
@@ -140,13 +142,6 @@ def describe_stacks(supervisor: Supervisor) -> str:
     )
 
 
-def count_asked(supervisor: Supervisor) -> int:
-    """Return how many workers are asked for now."""
-    serving = [one for one in supervisor.fleet.generations if one.state in ("serving", "degraded")]
-    chosen = serving or list(supervisor.fleet.generations)
-    return chosen[-1].asked if chosen else max(1, supervisor.start.plan.service.workers)
-
-
 def _scale(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
     from forkfirst.plan.service import MOST_WORKERS  # noqa: PLC0415 - loaded already
 
@@ -154,7 +149,7 @@ def _scale(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]
     if not isinstance(wanted, int) or not 1 <= wanted <= MOST_WORKERS:
         message = f"a service has between 1 and {MOST_WORKERS} workers, not {wanted}"
         raise ValueError(message)
-    before = count_asked(supervisor)
+    before = supervisor.count_asked()
     supervisor.happen(events.ScaleAsked(workers=wanted))
     return {"before": before, "workers": wanted}
 
@@ -172,17 +167,3 @@ def rotate(supervisor: Supervisor, *, only_if_full: bool = False) -> dict[str, A
     for process in supervisor.processes.values():
         process.tell("reopen")
     return answer
-
-
-def spawn_reload(supervisor: Supervisor) -> None:
-    """Start what makes the declaration anew and hands it to us: `forkfirst reload`, by exec."""
-    name = supervisor.start.plan.service.name
-    command = [sys.executable, "-m", "forkfirst", "reload", name]
-    pid = os.posix_spawn(sys.executable, command, os.environ, setsigdef=_spawned_signals())
-    supervisor.spawned[pid] = "the reload that SIGHUP asked for"
-
-
-def _spawned_signals() -> list[int]:
-    import signal  # noqa: PLC0415 - loaded already
-
-    return [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE]

@@ -1,0 +1,181 @@
+"""`reload` and `scale`: the commands that change a service with workers while it serves."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from forkfirst import config, errors
+from forkfirst.cli import declare, known, main
+from forkfirst.plan import order
+from forkfirst.stages import listeners, probe
+from forkfirst.stages.start import unlink_if_present
+from forkfirst.stages.supervise import reloading
+from forkfirst.unix import channel
+from forkfirst.values import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from forkfirst.cli.known import KnownService
+    from forkfirst.plan.order import Plan
+    from forkfirst.plan.service import Declaration
+    from forkfirst.unix.channel import Report
+
+_START = ("-m", "forkfirst", "start")
+_SHOWN = 32 * 1024
+"""Bytes of the new workers' output, the last ones, that a failed reload copies to the terminal."""
+_MARGIN_SECONDS = 15.0
+
+
+def configure(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of *command*."""
+    parser.add_argument("name", help="the service")
+    if command == "scale":
+        parser.add_argument("workers", type=int, help="how many workers it is to have")
+        return
+    parser.add_argument(
+        "--no-wait", action="store_true", help="fail if another reload is in progress"
+    )
+    parser.add_argument(
+        "--canary", metavar="PERCENT", help="reload so many workers first, and ask their health"
+    )
+    parser.add_argument(
+        "--commit-window", metavar="SECONDS", help="the reload can still be undone for so long"
+    )
+
+
+def run(command: str, arguments: argparse.Namespace) -> int:
+    """Do *command*; return its exit status."""
+    service = known.find(arguments.name)
+    _check_supervised(service, command)
+    if command == "scale":
+        answer = service.ask("scale", workers=arguments.workers)
+        print(f"{service.name}: {answer['before']} → {answer['workers']} workers asked for")
+        return 0
+    return reload(service, arguments)
+
+
+def reload(service: KnownService, arguments: argparse.Namespace) -> int:
+    """Replace the workers of *service* by ones with the code and the settings as they are now.
+
+    Raises:
+        ForkfirstError: The new workers did not become ready; the old ones serve as before.
+    """
+    began = time.monotonic()
+    offset = _size_of(service.log)
+    declared = _declare_again(service, arguments)
+    host = probe.read_host(detaching=service.mode == order.DAEMON)
+    plan = order.make_plan(declared, host, foreground=service.mode != order.DAEMON)
+    try:
+        receive = _hand_over(service, plan, wait=not arguments.no_wait)
+        report = _await_answer(receive, declared)
+    except errors.ForkfirstError as error:
+        error.args = (f'cannot reload "{service.name}": {error}',)
+        raise
+    if report.kind != "reloaded":
+        shown = _show_output(service.log, offset)
+        message = f'cannot reload "{service.name}": {report.fields["reason"]!s}{shown}'
+        hint = str(report.fields["hint"]) or "the workers from before serve on, untouched"
+        raise errors.ProgramFailedError(message, hint=hint)
+    milliseconds = (time.monotonic() - began) * 1000
+    generation = int(report.fields["generation"])
+    print(f"{service.name}: reloaded, generation {generation} serves after {milliseconds:.0f} ms")
+    return 0
+
+
+def _check_supervised(service: KnownService, command: str) -> None:
+    if "workers" not in service.ask("status"):
+        message = f'cannot {command} "{service.name}": it runs as one process, without a supervisor'
+        raise errors.UsageError(message, hint="start it with --workers 1, or more")
+
+
+def _declare_again(service: KnownService, arguments: argparse.Namespace) -> Declaration:
+    """Make the declaration from the recorded command line and the files as they are now."""
+    if service.command[1:4] != _START:
+        message = f'cannot reload "{service.name}": nothing is known of how it was started'
+        raise errors.UsageError(message)
+    os.chdir(service.directory)
+    namespace = main.parse("start", list(service.command[4:]))
+    found = [one for one in declare.make_declarations(namespace) if one.name == service.name]
+    if not found:
+        message = f'cannot reload "{service.name}": it is not declared any more'
+        raise errors.ConfigError(message)
+    if not found[0].workers:
+        message = f'cannot reload "{service.name}": it is now declared without workers'
+        raise errors.ConfigError(message, hint=f"forkfirst restart {service.name}")
+    origin = config.Origin("command line", os.getcwd(), prefix="--")
+    flags = {"canary": arguments.canary, "commit-window": arguments.commit_window}
+    return replace(found[0], **config.read_flags(flags, origin))
+
+
+# -- handing over ----------------------------------------------------------------------------------
+
+
+def _hand_over(service: KnownService, plan: Plan, *, wait: bool) -> int:
+    """Open what is new, pass everything to the supervisor, and return where its answer comes."""
+    there = service.ask("declared")["listeners"]
+    fresh = [one for one in plan.service.listeners if str(one) not in there]
+    opened: list[int] = []
+    receive, send = channel.open_channel()
+    try:
+        opened.extend(listeners.open_listener(one) for one in fresh)
+        service.ask(
+            "reload",
+            seconds=10.0,
+            passing=[send, *opened],
+            plan=reloading.encode(plan),
+            listeners=[str(one) for one in fresh],
+            wait=wait,
+        )
+    except errors.ForkfirstError:
+        for one, _ in zip(fresh, opened, strict=False):
+            if one.path:
+                unlink_if_present(one.path)
+        raise
+    finally:
+        for fd in (send, *opened):
+            os.close(fd)
+    return receive
+
+
+def _await_answer(receive: int, declared: Declaration) -> Report:
+    """Wait for what became of the reload; the supervisor keeps every limit itself."""
+    seconds = 2 * (2 * declared.ready_seconds + declared.commit_seconds) + _MARGIN_SECONDS
+    try:
+        report = channel.Reader(receive).receive(seconds)
+    except TimeoutError as error:
+        message = f"no answer after {seconds:g} s"
+        raise errors.StuckError(message) from error
+    if report is None:
+        message = "the service ended meanwhile"
+        raise errors.NotRunningError(message)
+    return report
+
+
+# -- what the person sees --------------------------------------------------------------------------
+
+
+def _size_of(log: str) -> int:
+    try:
+        return os.stat(log).st_size if log else 0
+    except OSError:
+        return 0
+
+
+def _show_output(log: str, offset: int) -> str:
+    """Copy what the service wrote since *offset* to stderr; return words that say so, or ""."""
+    try:
+        with open(log, "rb") as file:
+            if os.path.sameopenfile(file.fileno(), 2):
+                return ""  # asked for by SIGHUP: it is there already
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(offset if offset <= size else 0, size - _SHOWN))
+            output = file.read(_SHOWN)
+    except OSError:
+        return ""
+    if not output:
+        return ""
+    os.write(2, output if output.endswith(b"\n") else output + b"\n")
+    return " (its output is above)"

@@ -1,0 +1,88 @@
+"""A reload, from the side of the supervisor: a new plan and new listeners are handed to it.
+
+The supervisor has never imported the program, so a worker that it forks has the new code. Only the
+declaration must be made anew, and that is what `forkfirst reload` does, in a process of its own:
+it reads the configuration, opens the listeners that are new, and passes all of it over the control
+socket, with the writing end of a pipe for the answer.
+"""
+
+from __future__ import annotations
+
+import _pickle  # as in `handover`: both ends are one program
+import binascii
+import os
+import signal
+import sys
+
+from forkfirst.plan import fleet_events as events
+from forkfirst.plan.service import make_settings
+from forkfirst.stages.supervise.actions import Ticket
+from forkfirst.stages.supervise.kit import Kit
+from forkfirst.values import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from forkfirst.plan.order import Plan
+    from forkfirst.stages.supervise.loop import Supervisor
+
+_DEFAULT_IN_CHILDREN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
+
+
+def encode(plan: Plan) -> str:
+    """Return *plan* as a text for `take_over`."""
+    return binascii.b2a_base64(_pickle.dumps(plan), newline=False).decode("ascii")
+
+
+def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Begin the reload that *request* brings; its answer goes to the pipe that came with it.
+
+    The first descriptor is that pipe's, the others are the listeners that `listeners` names.
+    """
+    passed: list[int] = request.get("descriptors", [])
+    # A pickle can do whatever its sender could: but only this user and root are answered here, and
+    # they may do with this process as they like anyway.
+    plan: Plan = _pickle.loads(binascii.a2b_base64(request["plan"]))
+    texts = request["listeners"]
+    if len(passed) != 1 + len(texts):
+        message = f"{len(passed)} descriptors came for an answer and {len(texts)} listeners"
+        raise ValueError(message)
+    known = supervisor.kit.addresses
+    fresh = dict(zip(texts, passed[1:], strict=True))
+    declared = plan.service.listeners
+    missing = [str(one) for one in declared if str(one) not in {**known, **fresh}]
+    if missing:
+        message = f"no descriptor came for the listener {missing[0]}"
+        raise ValueError(message)
+    fds = {**fresh, **known}
+    kit = Kit(plan, [(one.name, fds[str(one)]) for one in declared])
+    for one in declared:
+        if one.path and str(one) not in known:
+            supervisor.start.made_path(one.path)
+    supervisor.last_ticket += 1
+    name = str(supervisor.last_ticket)
+    supervisor.tickets[name] = Ticket(kit, passed[0])
+    passed.clear()  # they are ours now
+    settings = make_settings(plan.service)
+    if plan.service.workers == supervisor.kit.plan.service.workers:
+        # What is declared has not changed, so what somebody has scaled it to since stays.
+        settings = replace(settings, workers=supervisor.count_asked())
+    wait = bool(request.get("wait"))
+    supervisor.happen(events.ReloadAsked(ticket=name, settings=settings, wait=wait))
+    return {"ticket": name}
+
+
+def spawn(supervisor: Supervisor) -> None:
+    """Start `forkfirst reload` for this service, by exec: that is what SIGHUP asks for."""
+    name = supervisor.start.plan.service.name
+    command = [sys.executable, "-m", "forkfirst", "reload", name]
+    try:
+        pid = os.posix_spawn(
+            sys.executable, command, os.environ, setsigdef=_DEFAULT_IN_CHILDREN, setsigmask=()
+        )
+    except OSError as error:
+        supervisor.say(f"cannot start the reload that SIGHUP asks for: {error}")
+        return
+    supervisor.spawned[pid] = "the reload that SIGHUP asked for"
