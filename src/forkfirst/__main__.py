@@ -45,8 +45,11 @@ def _fork_first(argv: list[str]) -> Forked | None:
     A failure is not told here: the launcher tries once more when it knows what it starts.
     """
     options = argv[: argv.index("--")] if "--" in argv else argv
-    if os.getpid() == 1 or {"-f", "--foreground", "-h", "--help"}.intersection(options):
+    staying = {"-f", "--foreground", "-h", "--help", "--inetd"}
+    if os.getpid() == 1 or staying.intersection(options):
         return None
+    if "NOTIFY_SOCKET" in os.environ or "LISTEN_PID" in os.environ:
+        return None  # whether it detaches at all is decided later: see `plan.first.is_supervised`
     from forkfirst import errors  # noqa: PLC0415 - only for a start
     from forkfirst.plan.first import early_module  # noqa: PLC0415 - as above
     from forkfirst.stages import fork_first  # noqa: PLC0415 - as above

@@ -120,8 +120,8 @@ def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twen
             fields.pop("target", None)
         case "listen":
             fields["listeners"] = tuple(_listener(key, text, origin) for text in value)
-        case "runtime":
-            fields["runtime"] = value
+        case "runtime" | "version":
+            fields[key] = value
         case "chdir":
             fields["directory"] = origin.absolute(value)
         case "umask":

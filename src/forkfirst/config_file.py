@@ -50,6 +50,8 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_
     no_new_privileges: bool | None = None
     chroot: str | None = None
     limit: list[str] | str | None = None
+    version: str | None = None
+    inetd: bool | None = None
 
 
 class _Root(msgspec.Struct, forbid_unknown_fields=True):

@@ -30,7 +30,9 @@ class Service(Value):
     is refused and says so.
 
     Attributes:
-        program: `async def main()`, `async def main(context)`, or a plain function of either form.
+        program: `async def main()`, `async def main(context)`, or a plain function of either form;
+            or the name of one, as `package.module:main` or `path/to/file.py:main`, which is then
+            imported by the service alone.
         name: What the service is called; "" for the name of the program's file.
         listen: Listeners, each as NAME=ADDRESS.
         runtime: "auto", "asyncio", "uvloop", "trio" or "none".
@@ -59,9 +61,11 @@ class Service(Value):
         no_new_privileges: None is yes with *user*.
         chroot: The directory that becomes the root.
         limit: Resource limits, each as NAME=SOFT:HARD.
+        version: What the program calls this code of its own; `status` and `connect` show it.
+        inetd: Whether it is started for one connection, which is passed to it.
     """
 
-    program: Callable[..., object]
+    program: Callable[..., object] | str
     name: str = ""
     listen: tuple[str, ...] = ()
     runtime: str = "auto"
@@ -90,6 +94,8 @@ class Service(Value):
     no_new_privileges: bool | None = None
     chroot: str | None = None
     limit: tuple[str, ...] = ()
+    version: str = ""
+    inetd: bool = False
 
     def main(self, argv: Sequence[str] | None = None) -> NoReturn:
         """Be the program's command line: start, run, stop, restart, status, logs, ….

@@ -48,6 +48,13 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     add("--settle", metavar="SECONDS", help="a silent command is ready after so long (1)")
     add("--notify-fd", type=int, metavar="FD", help="where a command writes a newline when ready")
     add("--pid-file", metavar="FILE", help="the pid file, which is the lock")
+    add("--version", metavar="TEXT", help="what the program calls its own code, for status")
+    add(
+        "--inetd",
+        action="store_const",
+        const=True,
+        help="serve the one connection that is passed on descriptor 3, or on 0 and 1, and end",
+    )
     _add_worker_arguments(parser)
     _add_privilege_arguments(parser)
 
@@ -135,6 +142,8 @@ _FLAGS = (
     "no_new_privileges",
     "chroot",
     "limit",
+    "version",
+    "inetd",
 )
 
 

@@ -9,6 +9,7 @@ import time
 from forkfirst import errors
 from forkfirst.cli import declare, known
 from forkfirst.plan import order
+from forkfirst.plan.first import is_supervised
 from forkfirst.stages import launch, probe, running
 from forkfirst.stages.start import Start
 
@@ -108,6 +109,9 @@ def start(
     Raises:
         ForkfirstError: It does not run, and nothing is left of it.
     """
+    if not foreground and (service.inetd or is_supervised(os.environ, os.getpid())):
+        foreground = True
+        print(f"{service.name}: supervised, so not detaching", file=sys.stderr)
     host = probe.read_host(detaching=not foreground and os.getpid() != 1, service=service)
     plan = order.make_plan(service, host, foreground=foreground)
     if not foreground and plan.mode != order.DAEMON:

@@ -23,6 +23,20 @@ class Identity(Value):
     home: str
 
 
+class PassedDescriptor(Value):
+    """One descriptor that was passed to this process.
+
+    Attributes:
+        name: What its sender calls it.
+        fd: The descriptor.
+        kind: What it really is: a kind of listener, "connection", or "other".
+    """
+
+    name: str
+    fd: int
+    kind: str
+
+
 class Host(Value):
     """What is true here and now; read once by `stages.probe`, then only passed on.
 
@@ -36,7 +50,11 @@ class Host(Value):
         program: What starts forkfirst again: the interpreter and how it was told to find us.
         manager: Who supervises this process ("systemd", "a notification socket", …), or "".
         foreign_variables: Variables here that are addressed to another process, by name.
+        passed: What was passed to this process, in order.
+        connected_input: Whether standard input and output are one connection, where one is wanted.
+        runtime_directory: `$RUNTIME_DIRECTORY`, the first, if a manager made one for this service.
         identity: Whom the service asked to become, if it asked for that.
+        forks_well: Whether a forked process may go on without exec(2): macOS's may not.
     """
 
     uid: int
@@ -48,4 +66,8 @@ class Host(Value):
     program: tuple[str, ...] = ()
     manager: str = ""
     foreign_variables: tuple[str, ...] = ()
+    passed: tuple[PassedDescriptor, ...] = ()
+    connected_input: bool = False
+    runtime_directory: str = ""
     identity: Identity | None = None
+    forks_well: bool = True

@@ -54,6 +54,11 @@ class Plan(Value):
     program: tuple[Step, ...] = ()
 
     @property
+    def spawns(self) -> bool:
+        """Whether its processes are fresh interpreters, and none is forked."""
+        return self.first not in ((), FIRST_STEPS)
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """All steps, in the order in which they are taken."""
         return (
@@ -67,8 +72,17 @@ class Plan(Value):
         )
 
 
-def make_plan(service: Declaration, host: Host, *, foreground: bool = False) -> Plan:
+def make_plan(
+    service: Declaration, host: Host, *, foreground: bool = False, spawn: bool = False
+) -> Plan:
     """Decide every step of starting *service* on *host*.
+
+    Args:
+        service: What was declared.
+        host: Where.
+        foreground: Whether the process that the command started shall run it.
+        spawn: Whether a daemon is made of fresh interpreters, and not by forks. On a host that
+            does not fork well it always is.
 
     Raises:
         ConfigError: The service cannot run as it is declared.
@@ -84,14 +98,22 @@ def make_plan(service: Declaration, host: Host, *, foreground: bool = False) -> 
         mode = FIRST_PROCESS
     elif foreground:
         mode = FOREGROUND
+    if mode != DAEMON and (host.manager or service.inetd):
+        # Who manages it knows who runs, and how to stop it: there is nothing to lock or to note.
+        own = host.runtime_directory
+        socket = f"{own}/{service.name}.sock" if own and not service.inetd else ""
+        places = replace(places, pid_file="", record="", control_socket=socket)
+    first, leader, early = _process_steps(service, spawn=spawn or not host.forks_well)
+    if mode != DAEMON:
+        first = leader = early = ()
     return Plan(
         mode=mode,
         service=service,
         places=places,
         identity=host.identity,
-        first=FIRST_STEPS if mode == DAEMON else (),
-        leader=LEADER_STEPS if mode == DAEMON else (),
-        early=_early_steps(service) if mode == DAEMON else (),
+        first=first,
+        leader=leader,
+        early=early,
         launcher=_launcher_steps(outside, host, places, mode),
         worker=_worker_steps(service, host, places, mode),
         last=(steps.AwaitReady(seconds=service.ready_seconds),) if mode == DAEMON else (),
@@ -99,9 +121,18 @@ def make_plan(service: Declaration, host: Host, *, foreground: bool = False) -> 
     )
 
 
-def _early_steps(service: Declaration) -> tuple[Step, ...]:
+def _process_steps(
+    service: Declaration, *, spawn: bool
+) -> tuple[tuple[Step, ...], tuple[Step, ...], tuple[Step, ...]]:
+    """Return the steps by which a daemon's processes are made: launcher, leader, service."""
     # What will be the supervisor never needs the runtime's module.
-    return () if service.workers else plan_early(early_module(service.target, service.runtime))
+    module = "" if service.workers else early_module(service.target, service.runtime)
+    if not spawn:
+        return FIRST_STEPS, LEADER_STEPS, plan_early(module)
+    from forkfirst.plan import spawning  # noqa: PLC0415 - only for such a start
+
+    first = spawning.plan_first(service.name, module)
+    return first, spawning.plan_leader(service.name, module), plan_early(module)
 
 
 def _launcher_steps(
@@ -114,9 +145,10 @@ def _launcher_steps(
         chosen.append(steps.CheckTarget(target=service.target, directory=service.source_directory))
     if host.identity is not None:
         chosen.append(_check_readable(service, host.identity))
-    chosen.extend(_run_directories(host, places))
-    # The lock comes before anything that a second starter could disturb.
-    chosen.append(steps.LockPidFile(path=places.pid_file))
+    if places.pid_file:
+        chosen.extend(_run_directories(host, places))
+        # The lock comes before anything that a second starter could disturb.
+        chosen.append(steps.LockPidFile(path=places.pid_file))
     if mode == DAEMON or service.log:
         if places.log_directory != places.run_directory:
             owner = None if service.log else host.identity
@@ -126,14 +158,24 @@ def _launcher_steps(
                 )
             )
         chosen.append(steps.OpenLog(path=places.log))
-    chosen.extend(steps.OpenListener(listener=listener) for listener in service.listeners)
-    chosen.append(steps.OpenControlSocket(path=places.control_socket))
-    chosen.append(steps.KeepRecord(path=places.record))
+    chosen.extend(_listener_steps(service, host))
+    if places.control_socket:
+        chosen.append(steps.OpenControlSocket(path=places.control_socket))
+    if places.record:
+        chosen.append(steps.KeepRecord(path=places.record))
     if mode == DAEMON:
         chosen.append(steps.HandOver())
     if mode == FIRST_PROCESS:
         chosen.extend((steps.JudgeFork(), steps.Fork()))
     return tuple(chosen)
+
+
+def _listener_steps(service: Declaration, host: Host) -> tuple[Step, ...]:
+    if host.passed or service.inetd or any(one.inherited for one in service.listeners):
+        from forkfirst.plan import adoption  # noqa: PLC0415 - only where something is passed
+
+        return adoption.plan_listeners(service, host)
+    return tuple(steps.OpenListener(listener=listener) for listener in service.listeners)
 
 
 def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -> tuple[Step, ...]:
@@ -156,7 +198,8 @@ def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -
     if mode == DAEMON:
         # Only here: in the foreground the supervisor may have passed descriptors on purpose.
         chosen.append(steps.CloseDescriptors())
-    chosen.append(steps.WritePid(path=places.pid_file))
+    if places.pid_file:
+        chosen.append(steps.WritePid(path=places.pid_file))
     # daemon(7), step 13. Everything that needs privileges is open by now; what comes next is a
     # thread, and capabilities are a thread's own.
     if service.confined:

@@ -7,7 +7,6 @@ service. What must survive a session lives in the state directory.
 
 from __future__ import annotations
 
-from forkfirst.plan.host import Identity
 from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
@@ -65,6 +64,8 @@ def find_places(name: str, host: Host, *, pid_file: str = "", log: str = "") -> 
 
 def find_granted_places(name: str, host: Host) -> Places:
     """Return where a service that root started for this very user keeps its files."""
+    from forkfirst.plan.host import Identity  # noqa: PLC0415 - the service itself never asks
+
     user = Identity(name="", uid=host.uid, gid=0, groups=(), home="")
     return find_places(name, replace(host, uid=0, identity=user))
 

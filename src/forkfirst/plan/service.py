@@ -61,6 +61,8 @@ class Declaration(Value):
             for a service that gives up its own, and no for any other.
         chroot: The directory that becomes the root, absolute; "" for none.
         limits: Resource limits, as NAME=SOFT:HARD.
+        version: What the program calls the code that is meant, for `status` and for clients.
+        inetd: Whether it is started anew for each connection, which is passed to it.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Declaration(Value):
     no_new_privileges: bool | None = None
     chroot: str = ""
     limits: tuple[str, ...] = ()
+    version: str = ""
+    inetd: bool = False
 
     @property
     def confined(self) -> bool:

@@ -61,6 +61,7 @@ class Context:
         on_status: Callable[[str], None] = _ignore,
         on_stopping: Callable[[], None] = _ignore,
         grace_seconds: float = _DEFAULT_GRACE_SECONDS,
+        connection: int = -1,
     ) -> None:
         self.name = name
         self.grace_seconds = grace_seconds
@@ -72,6 +73,8 @@ class Context:
         self.resume_accepting: Callable[[], object] = _ignore
         self._descriptors = tuple(listeners)
         self._sockets: dict[str, tuple[socket.socket, ...]] | None = None
+        self._connected = connection
+        self._connection: socket.socket | None = None
         self._on_ready = on_ready
         self._on_status = on_status
         self._on_stopping = on_stopping
@@ -115,6 +118,22 @@ class Context:
         there = ", ".join(repr(one) for one in found) or "none"
         message = f'"{self.name}" asks for {wanted}, which was not declared; declared: {there}'
         raise errors.UsageError(message, hint=f"give it with --listen {name or 'NAME'}=ADDRESS")
+
+    @property
+    def connection(self) -> socket.socket:
+        """The one connection that this process was started for (`--inetd`, `Accept=yes`).
+
+        Raises:
+            UsageError: It was not started for one.
+        """
+        with self._making:
+            if self._connection is None:
+                if self._connected < 0:
+                    message = f'"{self.name}" asks for a connection, and was not started for one'
+                    hint = "start it with --inetd, from a socket unit with Accept=yes"
+                    raise errors.UsageError(message, hint=hint)
+                self._connection = _make_socket(self._connected)
+            return self._connection
 
     def ready(self, status: str = "") -> None:
         """Say that the program does its work now; `forkfirst start` waits for this.
@@ -251,14 +270,18 @@ def _make_sockets(
 ) -> dict[str, tuple[socket.socket, ...]]:
     if not descriptors:
         return {}
-    import socket  # noqa: PLC0415 - a program without listeners need not pay for it
-
     found: dict[str, tuple[socket.socket, ...]] = {}
     for name, fd in descriptors:
-        one = socket.socket(fileno=fd)
-        one.setblocking(os.get_blocking(fd))  # the object believes that it blocks, unless told
-        found[name] = (*found.get(name, ()), one)
+        found[name] = (*found.get(name, ()), _make_socket(fd))
     return found
+
+
+def _make_socket(fd: int) -> socket.socket:
+    import socket  # noqa: PLC0415 - a program without listeners need not pay for it
+
+    made = socket.socket(fileno=fd)
+    made.setblocking(os.get_blocking(fd))  # the object believes that it blocks, unless told
+    return made
 
 
 def _open_pipe() -> tuple[int, int]:

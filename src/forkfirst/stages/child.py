@@ -151,6 +151,7 @@ def _prepare(
         on_status=telling.status,
         on_stopping=telling.stopping,
         grace_seconds=service.grace_seconds,
+        connection=start.connection,
     )
     context.supervised = bool(start.plan.program)
     facts.context = context
@@ -198,6 +199,8 @@ def serve_control(start: Start) -> None:
             path=start.plan.places.log, max_bytes=service.log_size, keep=service.log_keep
         )
         facts.log.install()
+    if start.control == NO_DESCRIPTOR:
+        return  # whoever manages it has given it no place for one
     from forkfirst.control import server  # noqa: PLC0415 - loaded already by OpenControlSocket
 
     start.server = server.Server(

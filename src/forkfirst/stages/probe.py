@@ -25,20 +25,25 @@ _ADDRESSED = {
 """Variables of the service manager's protocols, each with the one that says whom it is for."""
 
 
+_PASSED = [name for name in _ADDRESSED if name.startswith("LISTEN")]
+
+
 def read_host(*, detaching: bool, service: Declaration | None = None) -> Host:
-    """Observe the caller and the machine; changes nothing.
+    """Observe the caller and the machine; changes nothing, unless a *service* is passed something.
 
     Args:
         detaching: Whether a daemon will be made. A daemon is a process that no manager watches,
             so every variable of a manager's protocols is foreign to it.
-        service: What is to be started, where that is so: it may name a user to become.
+        service: What is to be started, where that is so: it may name a user to become. Then what
+            was passed to this process is taken, and the variables that say so are removed.
 
     Raises:
-        ConfigError: The service names a user, group, limit or capability that there is not.
+        ConfigError: The service names a user, group, limit or capability that there is not, or
+            what was passed is not as it should be.
     """
     environ = os.environ
     uid = os.geteuid()
-    return Host(
+    host = Host(
         uid=uid,
         pid=os.getpid(),
         home=_home(uid),
@@ -51,7 +56,25 @@ def read_host(*, detaching: bool, service: Declaration | None = None) -> Host:
             name for name in _ADDRESSED if name in environ and (detaching or _is_foreign(name))
         ),
         identity=_look_up_identity(service),
+        forks_well=forks_well(),
+        runtime_directory=environ.get("RUNTIME_DIRECTORY", "").partition(":")[0],
     )
+    if service is None or not (service.inetd or any(map(environ.__contains__, _PASSED))):
+        return host
+    from forkfirst.stages.managed import passed  # noqa: PLC0415 - only where something is passed
+
+    return passed.take(host, service)
+
+
+def forks_well() -> bool:
+    """Return whether a process that was forked here can do more than exec(2).
+
+    On macOS the system's own libraries refuse to work in it, or end it.
+
+    Source: fork(2) of macOS, "CAVEATS".
+    """
+    system: str = sys.platform  # a copy, or type checkers see only the system they run on
+    return system != "darwin"
 
 
 def _look_up_identity(service: Declaration | None) -> Identity | None:
@@ -73,6 +96,8 @@ def _manager() -> str:
         return "socket activation"
     if os.environ.get("NOTIFY_SOCKET"):
         return "sd_notify"
+    if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+        return "systemd"
     return ""
 
 

@@ -42,6 +42,8 @@ class Start:
         began: When the start began, in seconds of `time.monotonic`.
         facts: What the service knows of itself, in the service.
         server: Who answers for it, in the service.
+        stored: Name and descriptor of what was passed and is no listener.
+        connection: The one connection that this process was started for, or `NO_DESCRIPTOR`.
         own_status: What the kernel says of the service, opened before its root changed; or None.
     """
 
@@ -73,6 +75,8 @@ class Start:
         self.began = forked.began if forked is not None else time.monotonic()
         self.facts: Facts | None = None
         self.server: Server | None = None
+        self.stored: list[tuple[str, int]] = []
+        self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None
         self._undo: list[Callable[[], object]] = []
 
