@@ -226,10 +226,10 @@ def restart(service: KnownService, grace: float | None) -> int:
     if not service.command:
         message = f'cannot restart "{service.name}": nothing is known of how it was started'
         raise errors.NotRunningError(message, hint="start it with its target")
+    os.chdir(service.directory)  # first: what cannot be started again is not stopped
     found = running.take(service.pid_file, service.owner)
     if found is not None:
         end(service, found, grace)
-    os.chdir(service.directory)
     sys.stdout.flush()
     os.execv(service.command[0], service.command)  # noqa: S606 - our own interpreter, no shell
     raise AssertionError

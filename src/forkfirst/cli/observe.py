@@ -92,7 +92,17 @@ def observe(service: KnownService) -> Observation:
     try:
         facts = service.ask("status")
     except errors.NotRunningError:  # it holds the lock, but does not answer yet, or no longer
-        return Observation(name=service.name, exit_status=RUNNING, state="starting", pid=found.pid)
+        if not running.is_orphaned(service.pid_file, service.owner):
+            return Observation(
+                name=service.name, exit_status=RUNNING, state="starting", pid=found.pid
+            )
+        return Observation(
+            name=service.name,
+            exit_status=DEAD_WITH_PID_FILE,
+            state="dead",
+            pid=found.pid,
+            trouble="what it left behind holds its lock",
+        )
     except errors.ForkfirstError as error:
         return Observation(
             name=service.name,
@@ -114,6 +124,9 @@ def describe(seen: Observation) -> str:
     match seen.state:
         case "stopped":
             return f"{seen.name}: not running"
+        case "dead" if seen.trouble:
+            see = f"see forkfirst stop {seen.name}"
+            return f"{seen.name}: dead, pid {seen.pid}; {seen.trouble}: {see}"
         case "dead":
             return f"{seen.name}: dead; its pid file is left (pid {seen.pid}), a start replaces it"
         case "unknown":

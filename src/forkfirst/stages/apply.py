@@ -85,8 +85,17 @@ def _make_directory(step: steps.MakeDirectory, _: Start) -> None:
 
 
 def _lock_pid_file(step: steps.LockPidFile, start: Start) -> None:
-    with _owner_of(step.path, start):
-        start.pid_file = pidfile.acquire(step.path, os.getpid())
+    try:
+        with _owner_of(step.path, start):
+            start.pid_file = pidfile.acquire(step.path, os.getpid())
+    except errors.AlreadyRunningError as error:
+        from forkfirst.stages import running  # noqa: PLC0415 - only for a failure
+
+        if running.is_orphaned(step.path):
+            message = f"pid {error.pid} is dead, but what it left behind holds its lock"
+            error.args = (message,)
+            error.hint = f"forkfirst stop {start.plan.service.name} ends that"
+        raise
 
 
 def _owner_of(path: str, start: Start) -> AbstractContextManager[None]:

@@ -104,16 +104,47 @@ class Running:
         except ProcessLookupError:
             return Ended(pid=self.pid, seconds=seconds, gone_before=True)
         finally:
-            if self._pidfd is not None:
-                os.close(self._pidfd)
+            self.close()
         left = end_session(own_session) if own_session else 0
         return Ended(pid=self.pid, seconds=seconds, killed=killed, left_behind=left)
+
+    def close(self) -> None:
+        """Let go of the handle; the process is not touched."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
 
     def _read_session(self) -> int:
         try:
             return os.getsid(self.pid)
         except OSError:
             return 0
+
+
+class Orphans(Running):
+    """Processes that a service has left behind, which hold its lock although it is dead.
+
+    A child that was forked and never executed anything else has inherited it.
+    """
+
+    def __init__(self, pid: int, path: str) -> None:
+        super().__init__(pid, None)
+        self._path = path
+
+    def end(self, name: str, *, seconds: float, session: int = 0) -> Ended:
+        """Kill every process of *session*, if it is that of the dead service.
+
+        Raises:
+            ForkfirstError: It is not known to be.
+        """
+        if not any(_has_open(pid, self._path) for pid in children.list_session(session)):
+            message = (
+                f'cannot stop "{name}": pid {self.pid} is gone, and others hold its lock '
+                f"{self._path}"
+            )
+            raise errors.ForkfirstError(message, hint="find them: fuser -v PATH, or lslocks")
+        left = end_session(session)
+        return Ended(pid=self.pid, seconds=seconds, gone_before=True, left_behind=left)
 
 
 def take(path: str, owner: int | None = None) -> Running | None:
@@ -123,8 +154,54 @@ def take(path: str, owner: int | None = None) -> Running | None:
         UnsafePathError: The file or its directory is under somebody else's control.
         PermissionRefusedError: This user may not read it.
     """
-    taken = pidfile.take_pidfd(path, owner)
-    return None if taken is None else Running(*taken)
+    while True:
+        taken = pidfile.take_pidfd(path, owner)
+        if taken is not None:
+            return Running(*taken)
+        holder = pidfile.look_up_holder(path, owner)
+        if holder is None:
+            return None
+        if not _is_there(holder.pid) or not _has_open(holder.pid, path):
+            return Orphans(holder.pid, path)
+
+
+def is_orphaned(path: str, owner: int | None = None) -> bool:
+    """Return whether the pid file at *path* is held only by what a dead service left behind."""
+    found = take(path, owner)
+    if found is not None:
+        found.close()
+    return isinstance(found, Orphans)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _has_open(pid: int, path: str) -> bool:
+    """Return whether the process *pid* has the file at *path* open, as far as can be known."""
+    links = f"/proc/{pid}/fd"
+    try:
+        wanted = os.stat(path)
+        numbers = os.listdir(links)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    for number in numbers:
+        try:
+            if os.path.samestat(os.stat(f"{links}/{number}"), wanted):
+                return True
+        except PermissionError:
+            return True
+        except OSError:
+            continue  # closed since
+    return False
 
 
 def remove_leftovers(path: str, control: str, owner: int) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MODE = 0o640
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
@@ -271,5 +272,7 @@ def _replace_output(fd: int) -> None:
 def _explain(error: OSError, path: str) -> errors.ForkfirstError:
     if error.errno in (errno.ELOOP, errno.EMLINK):
         return errors.UnsafePathError(f"cannot trust the log {path}: it is a symbolic link")
+    if error.errno in _EXHAUSTED:
+        return errors.SystemRefusedError(f"cannot open the log {path}: {error.strerror}")
     kind = errors.DiskFullError if error.errno in _FULL else errors.CannotCreateError
     return kind(f"cannot open the log {path}: {error.strerror}")

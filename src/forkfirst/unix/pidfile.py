@@ -28,6 +28,7 @@ _ATTEMPTS = 1000
 _PAUSE_SECONDS = 0.002  # between attempts, while another starter is between two of its steps
 _PID_BYTES = 32
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # Never hang on a fifo put there, never get a terminal, never follow a link.
 _LOOK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -372,6 +373,8 @@ def _has_open(pid: int, fd: int) -> bool:
         try:
             if trust.is_same_file(fd, os.stat(f"{links}/{number}")):
                 return True
+        except PermissionError:
+            return True  # as above
         except OSError:
             continue  # closed since
     return False
@@ -396,5 +399,8 @@ def _describe(path: str) -> str:
 
 
 def _explain(error: OSError, attempted: str) -> errors.ForkfirstError:
+    message = f"{attempted}: {error.strerror}"
+    if error.errno in _EXHAUSTED:
+        return errors.SystemRefusedError(message)
     kind = errors.DiskFullError if error.errno in _FULL else errors.CannotCreateError
-    return kind(f"{attempted}: {error.strerror}")
+    return kind(message)
