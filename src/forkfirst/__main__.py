@@ -45,9 +45,9 @@ def _fork_first(argv: list[str]) -> Forked | None:
     A failure is not told here: the launcher tries once more when it knows what it starts.
     """
     options = argv[: argv.index("--")] if "--" in argv else argv
-    staying = {"-f", "--foreground", "-h", "--help", "--inetd"}
-    if os.getpid() == 1 or staying.intersection(options):
-        return None
+    staying = {"-f", "--foreground", "-h", "--help", "--inetd", "--spawn"}
+    if os.getpid() == 1 or staying.intersection(options) or sys.platform == "darwin":
+        return None  # on macOS nothing is forked: see `stages.probe.forks_well`
     if "NOTIFY_SOCKET" in os.environ or "LISTEN_PID" in os.environ:
         return None  # whether it detaches at all is decided later: see `plan.first.is_supervised`
     from forkfirst import errors  # noqa: PLC0415 - only for a start

@@ -62,6 +62,7 @@ class Service(Value):
         chroot: The directory that becomes the root.
         limit: Resource limits, each as NAME=SOFT:HARD.
         version: What the program calls this code of its own; `status` and `connect` show it.
+        version: What the program calls this code of its own; `status` and `connect` show it.
         inetd: Whether it is started for one connection, which is passed to it.
     """
 
@@ -95,6 +96,7 @@ class Service(Value):
     chroot: str | None = None
     limit: tuple[str, ...] = ()
     version: str = ""
+    version: str = ""
     inetd: bool = False
 
     def main(self, argv: Sequence[str] | None = None) -> NoReturn:
@@ -124,18 +126,75 @@ def run(program: Callable[..., object], **settings: Any) -> NoReturn:
     sys.exit(own.run(Service(program=program, **settings)))
 
 
-def make_declaration(service: Service) -> Declaration:
+def declare_by_name(service: Service) -> Declaration:
+    """Return the declaration of *service* for a fresh interpreter, which imports the program.
+
+    Raises:
+        TargetError: The program cannot be imported there; the text says why.
+        ConfigError: A field's value is not possible.
+    """
+    target = service.program
+    if not isinstance(target, str):
+        target = name_program(target)
+    # What is first on the path already is not put there again, and nothing is shadowed.
+    first = os.path.abspath(sys.path[0]) if sys.path else ""
+    return make_declaration(
+        service, target=target, directory=first if os.path.isdir(first) else ""
+    )
+
+
+def name_program(program: Callable[..., object]) -> str:
+    """Return the text by which another interpreter finds *program*: its module or file, and name.
+
+    Raises:
+        TargetError: No interpreter but this one can have it.
+    """
+    from forkfirst import errors  # noqa: PLC0415 - as in `Service.main`
+
+    name = getattr(program, "__qualname__", "")
+    module = sys.modules.get(getattr(program, "__module__", None) or "")
+    found: object = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is program and module is not None:
+        if module.__name__ != "__main__":
+            return f"{module.__name__}:{name}"
+        if module.__spec__ is not None:  # python -m package.module
+            return f"{module.__spec__.name}:{name}"
+        file = getattr(module, "__file__", None)
+        if file and os.path.isfile(file) and file.endswith(".py"):
+            return f"{os.path.abspath(file)}:{name}"
+        why = "it is defined in no file, but at a prompt, in a notebook or in a text"
+    elif "<lambda>" in name:
+        why = "it is a lambda, which has no name"
+    elif "<locals>" in name:
+        why = "it is defined inside another function"
+    else:
+        why = f"no module has it under the name {name!r}" if name else "it has no name"
+    message = f"a fresh interpreter cannot import {name or program!r}: {why}"
+    hint = "define it at the top of a file, or name it: Service(program='package.module:main')"
+    raise errors.TargetError(message, hint=hint)
+
+
+def make_declaration(service: Service, *, target: str = "", directory: str = "") -> Declaration:
     """Return the declaration that *service* stands for.
+
+    Args:
+        service: What was declared.
+        target: The name of its program; "" finds one that is good enough to be shown.
+        directory: Where that is looked for; "" is the current directory.
 
     Raises:
         ConfigError: A field's value is not possible.
     """
     from forkfirst import config  # noqa: PLC0415 - as in `Service.main`
 
-    directory = os.getcwd()
-    code = getattr(service.program, "__code__", None)
+    program = service.program
+    code = getattr(program, "__code__", None)
     file = os.path.abspath(code.co_filename if code else sys.argv[0])
-    name = getattr(service.program, "__qualname__", "main")
+    if isinstance(program, str):
+        target = target or program
+    target = target or f"{file}:{getattr(program, '__qualname__', 'main')}"
     settings = {
         field.replace("_", "-"): value
         for field, value in zip(type(service).__fields__, service, strict=True)
@@ -143,5 +202,5 @@ def make_declaration(service: Service) -> Declaration:
     }
     return config.make_declaration(
         service.name,
-        [({"target": f"{file}:{name}", **settings}, config.Origin(file, directory))],
+        [({"target": target, **settings}, config.Origin(file, directory or os.getcwd()))],
     )

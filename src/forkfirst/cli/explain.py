@@ -17,19 +17,20 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `plan`."""
     declare.add_service_arguments(parser)
     parser.add_argument("-f", "--foreground", action="store_true", help="plan for run, not start")
+    parser.add_argument("--spawn", action="store_true", help="plan for start --spawn")
 
 
 def run(_: str, arguments: argparse.Namespace) -> int:
     """Print the plan of each service."""
     for service in declare.make_declarations(arguments):
-        show(service, foreground=arguments.foreground)
+        show(service, foreground=arguments.foreground, spawn=arguments.spawn)
     return 0
 
 
-def show(service: Declaration, *, foreground: bool) -> int:
+def show(service: Declaration, *, foreground: bool, spawn: bool = False) -> int:
     """Print what starting *service* would do, and do nothing."""
     host = probe.read_host(detaching=not foreground, service=service)
-    print(describe_plan(order.make_plan(service, host, foreground=foreground)), end="")
+    print(describe_plan(order.make_plan(service, host, foreground=foreground, spawn=spawn)), end="")
     return 0
 
 

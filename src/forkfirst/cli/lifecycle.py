@@ -38,6 +38,9 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "-r", "--restart", action="store_true", help="stop it first, if it runs"
         )
+        parser.add_argument(
+            "--spawn", action="store_true", help="fork nothing: execute fresh interpreters instead"
+        )
     if command in ("stop", "restart"):
         parser.add_argument("name", help="the service")
         parser.add_argument(
@@ -56,6 +59,7 @@ def run(command: str, arguments: argparse.Namespace) -> int:
         return restart(known.find(arguments.name), arguments.grace_period)
     services = declare.make_declarations(arguments)
     foreground = command == "run" or arguments.foreground
+    spawn = command == "start" and arguments.spawn
     if foreground and len(services) > 1:
         message = f"a foreground runs one service, but the file declares {len(services)}"
         raise errors.UsageError(message, hint="name one of them")
@@ -63,12 +67,18 @@ def run(command: str, arguments: argparse.Namespace) -> int:
         for service in services:
             stop_if_running(service)
     if len(services) == 1:
-        start(services[0], _command_line(), foreground=foreground, forked=arguments.forked)
+        start(
+            services[0],
+            _command_line(),
+            foreground=foreground,
+            forked=arguments.forked,
+            spawn=spawn,
+        )
         return 0
-    return _start_each(services, arguments.forked)
+    return _start_each(services, arguments.forked, spawn=spawn)
 
 
-def _start_each(services: list[Declaration], forked: Forked | None) -> int:
+def _start_each(services: list[Declaration], forked: Forked | None, *, spawn: bool) -> int:
     """Start every one of *services*, whatever becomes of the others; the first failure counts."""
     from forkfirst.cli.main import complain  # noqa: PLC0415 - it has loaded us
 
@@ -76,7 +86,7 @@ def _start_each(services: list[Declaration], forked: Forked | None) -> int:
     for service in services:
         again = (*_command_line(), service.name)  # or a restart would start all of them
         try:
-            start(service, again, foreground=False, forked=forked)
+            start(service, again, foreground=False, forked=forked, spawn=spawn)
         except errors.ForkfirstError as error:
             complain(error)
             status = status or error.exit_status
@@ -96,6 +106,7 @@ def start(
     foreground: bool,
     program: Callable[..., object] | None = None,
     forked: Forked | None = None,
+    spawn: bool = False,
 ) -> None:
     """Start *service* and say so; in the foreground, exit with its status.
 
@@ -105,6 +116,7 @@ def start(
         command: The command line that would start it again.
         program: The function itself, where the service was declared in the person's own program.
         forked: The process that waits to be the service, if it was made already.
+        spawn: Whether a daemon is made of fresh interpreters, and not by forks.
 
     Raises:
         ForkfirstError: It does not run, and nothing is left of it.
@@ -113,7 +125,7 @@ def start(
         foreground = True
         print(f"{service.name}: supervised, so not detaching", file=sys.stderr)
     host = probe.read_host(detaching=not foreground and os.getpid() != 1, service=service)
-    plan = order.make_plan(service, host, foreground=foreground)
+    plan = order.make_plan(service, host, foreground=foreground, spawn=spawn)
     if not foreground and plan.mode != order.DAEMON:
         print(
             f"{service.name}: this is process 1, so there is nothing to detach from: "

@@ -8,17 +8,19 @@ import sys
 from forkfirst import errors
 from forkfirst.cli import lifecycle
 from forkfirst.cli import main as main_
-from forkfirst.service import make_declaration
+from forkfirst.service import declare_by_name, make_declaration
+from forkfirst.stages import probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.service import Service
 
+_NOT_OF_ONE_PROGRAM = ("ps", "check", "demo")
 _STARTING = ("start", "run", "plan")
 _SWITCHES = {
-    "start": ("-f", "--foreground", "-r", "--restart"),
+    "start": ("-f", "--foreground", "-r", "--restart", "--spawn"),
     "run": (),
-    "plan": ("-f", "--foreground"),
+    "plan": ("-f", "--foreground", "--spawn"),
 }
 
 
@@ -51,13 +53,14 @@ def _own_words() -> tuple[str, ...]:
 
 def _dispatch(service: Service, argv: list[str]) -> int:
     program = os.path.basename(sys.argv[0])
-    commands = [name for name in main_.COMMANDS if name != "ps"]
+    commands = [name for name in main_.COMMANDS if name not in _NOT_OF_ONE_PROGRAM]
     if not argv or argv[0] not in commands:
         what = f'there is no command "{argv[0]}"' if argv else "no command was given"
         message = f"{what}; {program} has " + ", ".join(commands)
         raise errors.UsageError(message)
-    declaration = make_declaration(service)
     command, arguments = argv[0], argv[1:]
+    spawn = "--spawn" in arguments or (command == "start" and not probe.forks_well())
+    declaration = declare_by_name(service) if spawn else make_declaration(service)
     if command not in _STARTING:
         parser, act = main_.make_parser(command)
         return act(command, parser.parse_args([declaration.name, *arguments]))
@@ -72,9 +75,10 @@ def _dispatch(service: Service, argv: list[str]) -> int:
     if command == "plan":
         from forkfirst.cli import explain  # noqa: PLC0415 - only for this
 
-        return explain.show(declaration, foreground=foreground)
+        return explain.show(declaration, foreground=foreground, spawn=spawn)
     if {"-r", "--restart"} & set(arguments):
         lifecycle.stop_if_running(declaration)
-    again = (sys.executable, *_own_words(), "start")
-    lifecycle.start(declaration, again, foreground=foreground, program=service.program)
+    again = (sys.executable, *_own_words(), "start", *(("--spawn",) if spawn else ()))
+    program = None if spawn or isinstance(service.program, str) else service.program
+    lifecycle.start(declaration, again, foreground=foreground, program=program, spawn=spawn)
     return 0

@@ -71,3 +71,4 @@ class Host(Value):
     runtime_directory: str = ""
     identity: Identity | None = None
     forks_well: bool = True
+    forks_well: bool = True

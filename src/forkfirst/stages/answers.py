@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import time
 
+from forkfirst import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,6 +67,8 @@ def describe(facts: Facts) -> dict[str, Any]:
         "state": facts.state,
         "status": facts.status,
         "runtime": facts.runtime,
+        "version": service.version,
+        "forkfirst": __version__,
         "uptime_seconds": time.time() - facts.began,
         "grace_seconds": service.grace_seconds,
         "stuck_seconds": _stuck_seconds(context),

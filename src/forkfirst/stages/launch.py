@@ -47,13 +47,7 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
     service = start.plan.service
     try:
         if start.forked is None:
-            start.forked = fork_first.fork_service(
-                table,
-                module=""
-                if service.workers
-                else first.early_module(service.target, service.runtime),
-                program=start.program,
-            )
+            start.forked = _make_process(start, table)
         try:
             fork_first.apply_steps(start.plan.launcher, start, table)
             fork_first.apply_steps(start.plan.last, start, table)
@@ -67,6 +61,17 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
     except BaseException:
         start.undo()
         raise
+
+
+def _make_process(start: Start, table: Table) -> fork_first.Forked:
+    """Make the process that will be the service, by a fork or as a fresh interpreter."""
+    service = start.plan.service
+    if start.plan.spawns:
+        from forkfirst.stages.fresh import interpreter  # noqa: PLC0415 - only for such a start
+
+        return interpreter.spawn_service(start.plan.first, table)
+    module = "" if service.workers else first.early_module(service.target, service.runtime)
+    return fork_first.fork_service(table, module=module, program=start.program)
 
 
 def run_here(start: Start, table: Table = apply.TABLE) -> NoReturn:

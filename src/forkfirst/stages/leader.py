@@ -26,14 +26,19 @@ _WITHOUT_PIDFD = 50
 """Milliseconds between two looks at the service, where the kernel has no pidfd."""
 
 
-def lead(forked: Forked, module: str, table: Table) -> NoReturn:
+def lead(
+    forked: Forked,
+    module: str,
+    table: Table,
+    chosen: tuple[steps.Step, ...] = first.LEADER_STEPS,
+) -> NoReturn:
     """Take the leader's steps, then watch the service. Leaves by `_exit`, always."""
-    assert forked.report is not None  # noqa: S101 - OpenReport comes before Fork
     try:
-        os.close(forked.report.fileno())
-        os.close(forked.sender)
+        if forked.report is not None:  # the launcher's ends: a fresh interpreter has none of them
+            os.close(forked.report.fileno())
+            os.close(forked.sender)
         try:
-            fork_first.apply_steps(first.LEADER_STEPS, forked, table)
+            fork_first.apply_steps(chosen, forked, table)
         except errors.ForkfirstError as error:
             fork_first.report_refusal(forked.report_to, error)
             session.leave(error.exit_status)

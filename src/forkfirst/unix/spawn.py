@@ -55,6 +55,7 @@ def spawn(
     *,
     still_ignored: Iterable[int] = (),
     own_group: bool = False,
+    own_session: bool = False,
 ) -> int:
     """Execute *argv* in a new process, and return its pid. The caller must wait for it.
 
@@ -68,6 +69,8 @@ def spawn(
         descriptors: What it shall have, and where; 0, 1 and 2 may be among them.
         still_ignored: Signals that it shall ignore, if this process does.
         own_group: Whether it leads a process group of its own, which a terminal does not reach.
+        own_session: Whether it leads a session of its own. Where posix_spawn(3) has no way to say
+            so (POSIX_SPAWN_SETSID), it does not yet, and must call setsid(2) itself.
 
     Raises:
         TargetError: The file is no program of this machine, or its interpreter is not there.
@@ -80,19 +83,16 @@ def spawn(
     floor = max(descriptors, default=0) + 1
     kept = frozenset(still_ignored)
     options: dict[str, Any] = {"setpgroup": 0} if own_group else {}
+    if own_session:
+        options["setsid"] = True
     lifted: dict[int, int] = {}
     try:
         for at, fd in descriptors.items():
             lifted[at] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
-        return os.posix_spawn(
-            argv[0],
-            tuple(argv),
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in lifted.items()],
-            setsigmask=(),
-            setsigdef=[number for number in list_ignored() if number not in kept],
-            **options,
-        )
+        options["file_actions"] = [(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in lifted.items()]
+        options["setsigmask"] = ()
+        options["setsigdef"] = [number for number in list_ignored() if number not in kept]
+        return _execute(argv, environment, options)
     except OSError as error:
         raise make_refusal(argv[0], error) from error
     finally:
@@ -159,6 +159,14 @@ def make_refusal(path: str, error: OSError) -> errors.ForkfirstError:
     if error.errno == errno.E2BIG:
         return errors.UsageError(message)
     return errors.SystemRefusedError(message)
+
+
+def _execute(argv: Sequence[str], environment: Mapping[str, str], options: Any) -> int:
+    try:
+        return os.posix_spawn(argv[0], tuple(argv), environment, **options)
+    except NotImplementedError:  # said before anything was done: no POSIX_SPAWN_SETSID here
+        del options["setsid"]
+        return os.posix_spawn(argv[0], tuple(argv), environment, **options)
 
 
 def _is_directory(path: str) -> bool:
