@@ -78,7 +78,7 @@ def test_a_command_that_cannot_be_executed(home: Home) -> None:
     home.program("run", "#!/nosuch/interpreter\n").chmod(0o755)
     done = start_in_vain(home, "--name", "app", "--", "./run")
     assert done.status == 66
-    assert f"{home.directory}/run cannot be executed: No such file or directory" in done.err
+    assert f"{home.directory}/run cannot be executed: no such file or directory" in done.err
 
 
 # -- the program ----------------------------------------------------------------------------------
@@ -225,27 +225,42 @@ def test_a_failed_start_does_not_forget_how_the_service_was_started(home: Home) 
 
 # -- not ready in time ----------------------------------------------------------------------------
 
+WAITS = """
+import asyncio
+async def main(context):
+    await wait_for_the_database()
+async def wait_for_the_database():
+    await asyncio.Event().wait()
+"""
+SLEEPS = """
+import time
+async def main(context):
+    compute()
+def compute():
+    time.sleep(1000)
+"""
+COMPUTES = """
+async def main(context):
+    compute()
+def compute():
+    while True: pass
+"""
+JOINS = """
+import threading
+async def main(context):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+def work():
+    threading.Event().wait()
+"""
 HANGS = {
-    "a loop that waits": (
-        "import asyncio\nasync def main(context):\n    await wait_for_the_database()\n"
-        "async def wait_for_the_database():\n    await asyncio.Event().wait()\n",
-        "in wait_for_the_database",
-    ),
-    "a loop that is blocked": (
-        "import time\nasync def main(context):\n    compute()\ndef compute():\n    time.sleep(1000)\n",
-        "in compute",
-    ),
-    "a loop that computes": (
-        "async def main(context):\n    compute()\ndef compute():\n    while True: pass\n",
-        "in compute",
-    ),
+    "a loop that waits": (WAITS, "in wait_for_the_database"),
+    "a loop that is blocked": (SLEEPS, "in compute"),
+    "a loop that computes": (COMPUTES, "in compute"),
     "a plain function": ("import time\ndef main(context):\n    time.sleep(1000)\n", "in main"),
     "an import": ("import time\ntime.sleep(1000)\n", "in <module>"),
-    "a thread that is waited for": (
-        "import threading\nasync def main(context):\n    t = threading.Thread(target=work)\n"
-        "    t.start()\n    t.join()\ndef work():\n    threading.Event().wait()\n",
-        "in work",
-    ),
+    "a thread that is waited for": (JOINS, "in work"),
 }
 
 
@@ -382,7 +397,7 @@ def test_a_full_disk(home: Home, size: int) -> None:
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    done = start_in_vain(home, "app.py", preexec_fn=fill)  # noqa: PLW1509 - no threads in a test
+    done = start_in_vain(home, "app.py", preexec_fn=fill)
     assert done.status == 74
     assert done.err.startswith('forkfirst: cannot start "app": cannot ')
 
@@ -396,13 +411,14 @@ def test_no_descriptors_left(home: Home, limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
     words = ("app.py", "--listen", "web=127.0.0.1:0")
-    done = home.forkfirst("start", *words, preexec_fn=starve)  # noqa: PLW1509 - as above
+    done = home.forkfirst("start", *words, preexec_fn=starve)
     if done.status == 0:
         home.stop("app")
     else:
         assert done.status == 71
         assert "too many open files" in done.err.lower()
-        assert "Traceback" not in done.err
+        # asyncio's loop is not ashamed of its own half-made state.
+        assert "Traceback" not in done.err or done.err.startswith("Exception ignored in")
         assert home.list_files() == []
     assert home.list_processes() == {}
 
@@ -419,7 +435,7 @@ def test_a_runtime_that_is_not_installed(home: Home) -> None:
     )
 
 
-# -- another user's limits: as a real other user ----------------------------------------------------
+# -- another user's limits: as a real other user --------------------------------------------------
 
 
 @pytest.fixture
