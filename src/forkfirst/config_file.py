@@ -51,7 +51,6 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_
     chroot: str | None = None
     limit: list[str] | str | None = None
     version: str | None = None
-    version: str | None = None
     inetd: bool | None = None
 
 

@@ -62,7 +62,6 @@ class Service(Value):
         chroot: The directory that becomes the root.
         limit: Resource limits, each as NAME=SOFT:HARD.
         version: What the program calls this code of its own; `status` and `connect` show it.
-        version: What the program calls this code of its own; `status` and `connect` show it.
         inetd: Whether it is started for one connection, which is passed to it.
     """
 
@@ -95,7 +94,6 @@ class Service(Value):
     no_new_privileges: bool | None = None
     chroot: str | None = None
     limit: tuple[str, ...] = ()
-    version: str = ""
     version: str = ""
     inetd: bool = False
 

@@ -49,7 +49,6 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     add("--notify-fd", type=int, metavar="FD", help="where a command writes a newline when ready")
     add("--pid-file", metavar="FILE", help="the pid file, which is the lock")
     add("--version", metavar="TEXT", help="what the program calls its own code, for status")
-    add("--version", metavar="TEXT", help="what the program calls its own code, for status")
     add(
         "--inetd",
         action="store_const",
@@ -143,7 +142,6 @@ _FLAGS = (
     "no_new_privileges",
     "chroot",
     "limit",
-    "version",
     "version",
     "inetd",
 )

@@ -71,4 +71,3 @@ class Host(Value):
     runtime_directory: str = ""
     identity: Identity | None = None
     forks_well: bool = True
-    forks_well: bool = True

@@ -59,11 +59,6 @@ class Plan(Value):
         return self.first not in ((), FIRST_STEPS)
 
     @property
-    def spawns(self) -> bool:
-        """Whether its processes are fresh interpreters, and none is forked."""
-        return self.first not in ((), FIRST_STEPS)
-
-    @property
     def steps(self) -> tuple[Step, ...]:
         """All steps, in the order in which they are taken."""
         return (

@@ -62,7 +62,6 @@ class Declaration(Value):
         chroot: The directory that becomes the root, absolute; "" for none.
         limits: Resource limits, as NAME=SOFT:HARD.
         version: What the program calls the code that is meant, for `status` and for clients.
-        version: What the program calls the code that is meant, for `status` and for clients.
         inetd: Whether it is started anew for each connection, which is passed to it.
     """
 
@@ -98,7 +97,6 @@ class Declaration(Value):
     no_new_privileges: bool | None = None
     chroot: str = ""
     limits: tuple[str, ...] = ()
-    version: str = ""
     version: str = ""
     inetd: bool = False
 
