@@ -9,6 +9,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.errors import ForkfirstError, UnsafeFork
+    from forkfirst.guard.hazard import Hazard, Origin
+    from forkfirst.guard.tripwire import allow_fork, tripwire
+    from forkfirst.guard.verdict import assert_fork_safe, hazards
     from forkfirst.runtime.context import Context
     from forkfirst.service import Service, run
     from forkfirst.unix.children import waitpid, waitpid_nohang
@@ -21,15 +24,21 @@ __all__ = [
     "Context",
     "Fork",
     "ForkfirstError",
+    "Hazard",
+    "Origin",
     "Service",
     "UnsafeFork",
     "__version__",
+    "allow_fork",
+    "assert_fork_safe",
     "close_fd",
     "daemon",
     "fork",
+    "hazards",
     "redirect_stdio",
     "run",
     "setsid",
+    "tripwire",
     "waitpid",
     "waitpid_nohang",
 ]
@@ -38,14 +47,20 @@ _HOMES = {
     "Context": "runtime.context",
     "Fork": "unix.session",
     "ForkfirstError": "errors",
+    "Hazard": "guard.hazard",
+    "Origin": "guard.hazard",
     "Service": "service",
     "UnsafeFork": "errors",
+    "allow_fork": "guard.tripwire",
+    "assert_fork_safe": "guard.verdict",
     "close_fd": "unix.stdio",
     "daemon": "unix.session",
     "fork": "unix.session",
+    "hazards": "guard.verdict",
     "redirect_stdio": "unix.stdio",
     "run": "service",
     "setsid": "unix.session",
+    "tripwire": "guard.tripwire",
     "waitpid": "unix.children",
     "waitpid_nohang": "unix.children",
 }

@@ -126,6 +126,7 @@ def test_a_loop_is_seen_without_the_private_name_that_holds_it() -> None:
         "import weakref as m; del m.finalize._registry",
         "import multiprocessing.resource_tracker as m; del m._resource_tracker",
         "import asyncio.events as m; m._event_loop_policy = object()",
+        "import asyncio.events as m; del m._get_running_loop",
         "import threading as m; m._active = {}",
         "import trio; del sys.modules['trio._core._thread_cache'].THREAD_CACHE",
         "import trio; del sys.modules['trio._core._run'].GLOBAL_RUN_CONTEXT",

@@ -114,7 +114,7 @@ def _idle(detail: str, descriptor: int) -> Hazard:
 
 def _running_asyncio_loop() -> Any:
     events = sys.modules.get("asyncio.events")
-    return None if events is None else events._get_running_loop()  # noqa: SLF001 - public to libraries
+    return _call_or(None, getattr(events, "_get_running_loop", None))
 
 
 def _current_asyncio_loop() -> Any:

@@ -76,6 +76,14 @@ def find_hazards(
     return tuple(found if watch is None else watch.attribute(found))
 
 
+def hazards() -> tuple[Hazard, ...]:
+    """Return what would make a fork of this process unsafe now; empty if a fork is safe.
+
+    Waits up to 0.3 s if there are other threads, which may be just ending.
+    """
+    return find_hazards()
+
+
 def judge(
     allowed: Mapping[str, str] | None = None,
     *,
@@ -95,24 +103,32 @@ def judge(
     return weigh(find_hazards(thorough=thorough, watch=watch), allowed or {})
 
 
-def assert_fork_safe(allowed: Mapping[str, str] | None = None, *, service: str = "") -> None:
+def assert_fork_safe(
+    allowed: Mapping[str, str] | None = None, *, service: str = "", watch: Watch | None = None
+) -> None:
     """Return if this process may fork now.
 
     Call it in the function that forks, right before: what is true earlier proves nothing, and an
     at-fork hook cannot refuse (its exceptions are printed and ignored).
 
+    Args:
+        allowed: Kinds (or `kind:name`) of danger that are known to be harmless here, each with the
+            reason; a fatal hazard cannot be allowed.
+        service: The name of what is to be forked, for the message.
+        watch: What was seen being made, to name the origins.
+
     Raises:
         UnsafeFork: A forked child would be broken; the text says by what and what to do.
     """
-    hazards = find_hazards()
-    if not hazards:
+    found = find_hazards(watch=watch)
+    if not found:
         return
     from forkfirst.guard.hazard import (  # noqa: PLC0415 - only when there is something to say
         describe_hazards,
         weigh,
     )
 
-    refusing = weigh(hazards, allowed or {}).refusing
+    refusing = weigh(found, allowed or {}).refusing
     if refusing:
         raise UnsafeFork(describe_hazards(refusing, service=service), hazards=refusing)
 
@@ -146,12 +162,12 @@ def _sees_loop(modules: Mapping[str, Any]) -> bool:
     """Look for a loop that is running, or is the current one, in this thread."""
     events = modules.get("asyncio.events")
     if events is not None:
-        if events._get_running_loop() is not None:  # noqa: SLF001 - public to libraries
+        running = getattr(events, "_get_running_loop", None)
+        if running is not None and running() is not None:
             return True
         # Private, and gone some day: then a loop that is not running is seen by its epoll alone.
         local = getattr(getattr(events, "_event_loop_policy", None), "_local", None)
-        loop = getattr(local, "_loop", None)
-        if loop is not None and not loop.is_closed():
+        if getattr(local, "_loop", None) is not None:
             return True
     trio = modules.get("trio._core._run")
     if trio is not None and hasattr(getattr(trio, "GLOBAL_RUN_CONTEXT", None), "runner"):
