@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 
+from forkfirst import errors
 from forkfirst.plan import fleet_events as events
 from forkfirst.plan.service import make_settings
 from forkfirst.stages.supervise.actions import Ticket
@@ -36,15 +37,24 @@ def encode(plan: Plan) -> str:
     return binascii.b2a_base64(_pickle.dumps(plan), newline=False).decode("ascii")
 
 
+def _decode(text: str) -> Plan:
+    # A pickle can do whatever its sender could: but only this user and root are answered here, and
+    # they may do with this process as they like anyway.
+    try:
+        plan: Plan = _pickle.loads(binascii.a2b_base64(text))
+    except Exception as error:
+        message = "this supervisor is of another version of forkfirst: restart the service"
+        raise errors.ForkfirstError(message) from error
+    return plan
+
+
 def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
     """Begin the reload that *request* brings; its answer goes to the pipe that came with it.
 
     The first descriptor is that pipe's, the others are the listeners that `listeners` names.
     """
     passed: list[int] = request.get("descriptors", [])
-    # A pickle can do whatever its sender could: but only this user and root are answered here, and
-    # they may do with this process as they like anyway.
-    plan: Plan = _pickle.loads(binascii.a2b_base64(request["plan"]))
+    plan = _decode(request["plan"])
     texts = request["listeners"]
     if len(passed) != 1 + len(texts):
         message = f"{len(passed)} descriptors came for an answer and {len(texts)} listeners"
