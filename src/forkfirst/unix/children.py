@@ -45,6 +45,39 @@ def waitpid_nohang(pid: int) -> int | None:
     return raw if found else None
 
 
+def peek(pid: int) -> int | None:
+    """Return the raw status of the child *pid* if it has ended, and leave it to be waited for.
+
+    As long as it is not, neither its pid nor its process group can become anybody else's. Call it
+    only where there is an `os.waitid`.
+
+    Raises:
+        ChildProcessError: It is no child of this process, or was waited for before.
+
+    Source: waitid(2) WNOWAIT.
+    """
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    if found.si_code == os.CLD_EXITED:
+        return found.si_status << 8
+    core = 0x80 if found.si_code == os.CLD_DUMPED else 0
+    return found.si_status | core
+
+
+def read_stop(pid: int) -> int:
+    """Return the signal that stopped the child *pid* since the last call, or 0.
+
+    Always 0 where there is no waitid(2), as on macOS before Python 3.13.
+
+    Source: waitid(2) WSTOPPED.
+    """
+    if not hasattr(os, "waitid"):
+        return 0
+    found = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+    return 0 if found is None else found.si_status
+
+
 def reap_all() -> list[tuple[int, int]]:
     """Take every child that has ended, without waiting: its pid and its raw status.
 
