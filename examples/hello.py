@@ -1,4 +1,4 @@
-"""The smallest service that loses nothing: it answers, and finishes what it began when asked to stop.
+"""The smallest service that loses nothing: when it is asked to stop, it finishes what it began.
 
 forkfirst start examples/hello.py:main --listen web=127.0.0.1:8000 --workers 2
 curl http://127.0.0.1:8000/

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def _workers(home: Home, state: str = "ready") -> list[int]:
     return sorted(one["pid"] for one in home.status("app")["workers"] if one["state"] == state)
 
 
-def _wait_for(home: Home, told: Told, count: int) -> None:
+def _wait_for(home: Home, count: int) -> None:
     """Wait until *count* workers say that they are ready; `ready` is told just after `tell`."""
     deadline = time.monotonic() + 30
     while len(_workers(home)) != count:
@@ -70,7 +71,7 @@ def test_the_supervisor_never_has_a_runtime(home: Home, told: Told) -> None:
     libraries = Path(f"/proc/{home.pid('app')}/maps").read_text()
     for name in ("_asyncio", "_ssl", "_uuid", "msgspec", "uvloop"):
         assert f"{name}.cpython" not in libraries
-    assert len(os.listdir(f"/proc/{home.pid('app')}/task")) == 1
+    assert len(list(Path(f"/proc/{home.pid('app')}/task").iterdir())) == 1
 
 
 def test_a_killed_worker_is_replaced_and_the_others_never_notice(home: Home, told: Told) -> None:
@@ -79,7 +80,7 @@ def test_a_killed_worker_is_replaced_and_the_others_never_notice(home: Home, tol
     os.kill(first, signal.SIGKILL)
     third = _hear_ready(told)
     assert third not in (first, second)
-    _wait_for(home, told, 2)
+    _wait_for(home, 2)
     assert _workers(home) == sorted((second, third))
     assert f"worker 1 (pid {first}) was killed by SIGKILL" in home.log("app") or (
         f"worker 2 (pid {first}) was killed by SIGKILL" in home.log("app")
@@ -87,7 +88,7 @@ def test_a_killed_worker_is_replaced_and_the_others_never_notice(home: Home, tol
 
 
 def test_when_the_supervisor_is_killed_nobody_keeps_its_listeners(home: Home, told: Told) -> None:
-    """A worker that served on could be neither stopped nor reloaded; within a second all are gone."""
+    """One that served on could be neither stopped nor reloaded; within a second all are gone."""
     pids = _start(home, told)
     talk(home.address("app"), b"who\n")
     with holding(pids[0]) as first, holding(pids[1]) as second:
@@ -148,7 +149,7 @@ def test_scale_starts_and_drains(home: Home, told: Told) -> None:
     assert (done.status, done.out) == (0, "app: 2 → 4 workers asked for\n")
     _hear_ready(told)
     _hear_ready(told)
-    _wait_for(home, told, 4)
+    _wait_for(home, 4)
     assert home.forkfirst("scale", "app", 1).status == 0
     for _ in range(3):
         _hear_stopping(told)
@@ -161,7 +162,7 @@ def test_ttin_and_ttou_scale_by_one(home: Home, told: Told) -> None:
     _start(home, told, workers=1)
     os.kill(home.pid("app"), signal.SIGTTIN)
     _hear_ready(told)
-    _wait_for(home, told, 2)
+    _wait_for(home, 2)
     os.kill(home.pid("app"), signal.SIGTTOU)
     _hear_stopping(told)
     assert len(_workers(home)) == 1
@@ -205,12 +206,10 @@ def test_a_worker_that_hangs_tells_where_and_is_replaced(home: Home, told: Told)
     """Its connections are lost in any case; the service is not."""
     pids = _start(home, told, "--hang-timeout", "0.4s")
     address = home.address("app")
-    import socket  # noqa: PLC0415 - only here
-
     with socket.create_connection(address) as connection:  # type: ignore[arg-type]  # TCP
         connection.sendall(b"hang\n")
         assert _hear_ready(told) not in pids
-    _wait_for(home, told, 2)
+    _wait_for(home, 2)
     log = home.log("app")
     assert "hangs" in log
     assert "time.sleep(600)" in log
@@ -231,7 +230,7 @@ def test_rotation_reaches_every_worker(home: Home, told: Told) -> None:
     home.forkfirst("rotate", "app")
     deadline = time.monotonic() + 30
     for pid in pids:
-        while os.readlink(f"/proc/{pid}/fd/1") != str(home.state / "app.log"):
+        while Path(f"/proc/{pid}/fd/1").readlink() != home.state / "app.log":
             assert time.monotonic() < deadline
 
 
