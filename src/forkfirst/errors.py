@@ -81,6 +81,13 @@ class AlreadyRunningError(ForkfirstError):
         self.pid = pid
 
 
+class VersionSkewError(ForkfirstError):
+    """The service runs, but its code is of another version than the one that was asked for."""
+
+    exit_status = 75
+    meaning = "the running service is of another version (EX_TEMPFAIL)"
+
+
 class NotRunningError(ForkfirstError):
     """The service does not run."""
 

@@ -130,7 +130,7 @@ def explain_failure(name: str, report: Report | None) -> errors.ForkfirstError:
     if report is None:
         return errors.ForkfirstError(f'cannot start "{name}": the launcher disappeared')
     fields = report.fields
-    kind = getattr(errors, str(fields["kind"]), errors.ForkfirstError)
+    kind = getattr(errors, str(fields["error"]), errors.ForkfirstError)
     failure: errors.ForkfirstError = kind.__new__(kind)
     errors.ForkfirstError.__init__(failure, str(fields["message"]), hint=str(fields["hint"]))
     failure.exit_status = int(fields["exit_status"])
@@ -159,18 +159,19 @@ def carry_out(report_to: int, receiver: int) -> NoReturn:
     output = _collect_output()
     try:
         outcome = _start(ordered)
-    except errors.ForkfirstError as error:
+    except Exception as error:  # noqa: BLE001 - of whatever kind: nobody else would hear of it
+        failure = _describe(ordered.service.name, error)
         _report(
             report_to,
             "failed",
-            kind=type(error).__name__,
-            message=str(error).replace("of its output above", "of its output below"),
-            hint=error.hint,
-            exit_status=error.exit_status,
-            pid=getattr(error, "pid", 0),
+            error=type(failure).__name__,
+            message=str(failure).replace("of its output above", "of its output below"),
+            hint=failure.hint,
+            exit_status=failure.exit_status,
+            pid=getattr(failure, "pid", 0),
             output=_read_end(output),
         )
-        session.leave(error.exit_status)
+        session.leave(failure.exit_status)
     _report(report_to, "started", **outcome)
     session.leave(0)
 
@@ -191,6 +192,15 @@ def _start(ordered: Order) -> dict[str, str | int | float]:
         "seconds": time.monotonic() - under_way.began,
         "log": plan.places.log,
     }
+
+
+def _describe(name: str, error: Exception) -> errors.ForkfirstError:
+    if isinstance(error, errors.ForkfirstError):
+        return error
+    import traceback  # noqa: PLC0415 - only for a bug of ours
+
+    traceback.print_exception(error)
+    return errors.ForkfirstError(f'cannot start "{name}": {type(error).__name__}: {error}')
 
 
 def _end_another_version(plan: order.Plan) -> None:
