@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from forkfirst.guard.hazard import Hazard, Origin
     from forkfirst.guard.tripwire import allow_fork, tripwire
     from forkfirst.guard.verdict import assert_fork_safe, hazards
+    from forkfirst.inside.connecting import connect
+    from forkfirst.inside.ensuring import ensure_running, ensure_running_async
+    from forkfirst.inside.spawning import Started, spawn, spawn_async
     from forkfirst.runtime.context import Context
     from forkfirst.service import Service, run
     from forkfirst.unix.children import waitpid, waitpid_nohang
@@ -27,17 +30,23 @@ __all__ = [
     "Hazard",
     "Origin",
     "Service",
+    "Started",
     "UnsafeFork",
     "__version__",
     "allow_fork",
     "assert_fork_safe",
     "close_fd",
+    "connect",
     "daemon",
+    "ensure_running",
+    "ensure_running_async",
     "fork",
     "hazards",
     "redirect_stdio",
     "run",
     "setsid",
+    "spawn",
+    "spawn_async",
     "tripwire",
     "waitpid",
     "waitpid_nohang",
@@ -50,16 +59,22 @@ _HOMES = {
     "Hazard": "guard.hazard",
     "Origin": "guard.hazard",
     "Service": "service",
+    "Started": "inside.spawning",
     "UnsafeFork": "errors",
     "allow_fork": "guard.tripwire",
     "assert_fork_safe": "guard.verdict",
     "close_fd": "unix.stdio",
+    "connect": "inside.connecting",
     "daemon": "unix.session",
+    "ensure_running": "inside.ensuring",
+    "ensure_running_async": "inside.ensuring",
     "fork": "unix.session",
     "hazards": "guard.verdict",
     "redirect_stdio": "unix.stdio",
     "run": "service",
     "setsid": "unix.session",
+    "spawn": "inside.spawning",
+    "spawn_async": "inside.spawning",
     "tripwire": "guard.tripwire",
     "waitpid": "unix.children",
     "waitpid_nohang": "unix.children",

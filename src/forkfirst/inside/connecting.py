@@ -102,6 +102,13 @@ class Connecting:
 
     async def __aenter__(self) -> Any:
         stream = await waits.run_async(self._open())
+        try:
+            return await self._wrap(stream)
+        except BaseException:
+            stream.close()
+            raise
+
+    async def _wrap(self, stream: socket.socket) -> Any:
         asyncio: Any = sys.modules.get("asyncio")
         if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - public to libraries
             trio: Any = sys.modules["trio"]
@@ -110,9 +117,8 @@ class Connecting:
         wrap = asyncio.open_connection
         if stream.family == socket.AF_UNIX:
             wrap = asyncio.open_unix_connection
-        reader, writer = await wrap(sock=stream)
-        self._opened = writer
-        return reader, writer
+        reader, self._opened = await wrap(sock=stream)
+        return reader, self._opened
 
     async def __aexit__(
         self,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS = 5.0
 """How long a running service may take to answer what is answered at once."""
+_BARRED_SECONDS = 5.0
+"""How long the start's lock is respected while nothing is seen of a service."""
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.1
 """Seconds between two looks at a service that somebody else starts; each is half as long again."""
 
@@ -73,6 +75,9 @@ class Wanted:
         replace: Whether another version is replaced.
         deadline: When it is too late, in seconds of `time.monotonic`.
         facts: What it has said of itself last.
+        control: Where it answers.
+        start_lock: The file whose lock says that somebody is starting it.
+        barred_since: When that lock was first found taken; 0.0 if it was not.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Wanted:
         self.replace = replace
         self.deadline = time.monotonic() + seconds
         self.facts: dict[str, Any] = {}
+        self.barred_since = 0.0
         host = probe.read_host(detaching=False)
         found = places.find_places(self.name, host)
         self.control = found.control_socket
@@ -91,7 +97,7 @@ class Wanted:
 
     def has_another_version(self) -> bool:
         """Whether the one that runs calls itself something else than what is wanted."""
-        return bool(self.version) and self.facts["version"] != self.version
+        return bool(self.version) and self.facts.get("version", "") != self.version
 
 
 def ensure(wanted: Wanted) -> Work[Started]:
@@ -102,6 +108,7 @@ def ensure(wanted: Wanted) -> Work[Started]:
     """
     look = _FIRST_LOOK
     started: Started | None = None
+    wanted.facts = {}
     while True:
         facts = yield from asking.ask_status(wanted.control, _ANSWER_SECONDS)
         if facts is not None and facts["state"] not in ("starting", "stopping"):
@@ -129,7 +136,11 @@ def _start(wanted: Wanted) -> Work[Started | None]:
         raise errors.NotRunningError(message)
     lock = _take_start_lock(wanted.start_lock)
     if lock is None:
-        return None
+        # A process that another thread of a client forked may keep that client's lock for ever.
+        wanted.barred_since = wanted.barred_since or time.monotonic()
+        if time.monotonic() < wanted.barred_since + _BARRED_SECONDS:
+            return None
+        lock = -1
     try:
         replaces = bool(wanted.facts)
         ordered = wanted.ordered
@@ -150,7 +161,7 @@ def _start(wanted: Wanted) -> Work[Started | None]:
 def _check_may_replace(wanted: Wanted) -> None:
     if wanted.replace:
         return
-    has = wanted.facts["version"] or "no version"
+    has = wanted.facts.get("version", "") or "no version"
     message = f'"{wanted.name}" runs in {has}, not in {wanted.version}'
     hint = f"forkfirst restart {wanted.name}, or replace=True"
     raise errors.VersionSkewError(message, hint=hint)
