@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 
 from forkfirst import errors
 from forkfirst.plan import steps
@@ -202,6 +203,8 @@ def _redirect_standard_streams(_: steps.RedirectStandardStreams, start: Start) -
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     stdio.redirect(nothing if start.plan.mode == "daemon" else 0, start.log, start.log)
     os.close(nothing)
+    if sys.stdin is None:  # it was closed when we were started, so Python has made no stream of it
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
 
 
 def _close_descriptors(_: steps.CloseDescriptors, start: Start) -> None:

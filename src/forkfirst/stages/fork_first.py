@@ -199,6 +199,10 @@ def _open_report(_: steps.OpenReport, forked: Forked) -> None:
 
 
 def _fork(_: steps.Fork, forked: Any) -> None:
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # By whoever started us. The kernel would reap our children by itself, and their pids could
+        # be somebody else's before we have waited for them.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # A signal must not find the launcher between the fork and its handlers: `launch` unblocks them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     forked.child = session.fork()
