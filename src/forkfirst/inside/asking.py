@@ -32,8 +32,8 @@ _LOOPBACK = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S10
 def ask_status(path: str, seconds: float) -> Work[dict[str, Any] | None]:
     """Return what the service that listens at *path* says of itself; None if nobody is there.
 
-    A service that has too many callers hangs up on some: that is nobody, too, and to be asked
-    again.
+    A service that has too many callers hangs up on some, and one that is ending may not know what
+    to answer: that is nobody, too, and to be asked again.
 
     Raises:
         StuckError: No whole answer came within *seconds*.
@@ -63,10 +63,10 @@ def ask_status(path: str, seconds: float) -> Work[dict[str, Any] | None]:
     if not answer.endswith(b"\n"):
         return None
     facts = protocol.decode(answer)
-    if facts.get("ok") is not True:
+    if facts.get("refused"):
         message = f"cannot ask {path}: {facts.get('error')}"
         raise errors.PermissionRefusedError(message)
-    return facts
+    return facts if facts.get("ok") is True else None
 
 
 def open_connection(address: str, seconds: float) -> Work[socket.socket | None]:

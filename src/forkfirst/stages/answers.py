@@ -116,7 +116,13 @@ def _describe_listeners(facts: Facts) -> list[tuple[str, str]]:
         return []
     from forkfirst.unix import sockets  # noqa: PLC0415 - they were opened with it
 
-    return [(name, sockets.address_text(fd)) for name, fd in facts.listeners]
+    found = []
+    for name, fd in facts.listeners:
+        try:
+            found.append((name, sockets.address_text(fd)))
+        except OSError:
+            continue  # the program has closed it: it is ending
+    return found
 
 
 def _stuck_seconds(context: Context | None) -> float:
