@@ -204,7 +204,9 @@ def _redirect_standard_streams(_: steps.RedirectStandardStreams, start: Start) -
     stdio.redirect(nothing if start.plan.mode == "daemon" else 0, start.log, start.log)
     os.close(nothing)
     if sys.stdin is None:  # it was closed when we were started, so Python has made no stream of it
-        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+        stream = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+        for name in ("stdin", "__stdin__"):
+            setattr(sys, name, stream)
 
 
 def _close_descriptors(_: steps.CloseDescriptors, start: Start) -> None:
