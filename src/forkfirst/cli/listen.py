@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from forkfirst import errors
+from forkfirst import __version__, errors
 from forkfirst.cli import socket_form
 from forkfirst.stages.hold import passing
 from forkfirst.unix import spawn
@@ -47,6 +47,13 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
         "--no-pid", action="store_true", help="set no LISTEN_PID, for a command that starts another"
     )
     add("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add(
+        "-V",
+        "--version",
+        action="version",
+        version=f"forkfirst {__version__}",
+        help="say which this is",
+    )
     add("--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal")
     add(
         "--watch",
