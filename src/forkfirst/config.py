@@ -58,6 +58,20 @@ def read_services(path: str) -> dict[str, dict[str, Any]]:
     return config_file.read(path)
 
 
+def read_allowed(path: str) -> dict[str, str]:
+    """Return the hazards that the file at *path* allows, `kind` or `kind:name`, with the reasons.
+
+    Reads `[check]` of a forkfirst.toml, or `[tool.forkfirst.check]` of a pyproject.toml. Whether
+    there is such a kind is not checked here.
+
+    Raises:
+        ConfigError: As `read_services`; or a reason is empty.
+    """
+    from forkfirst import config_file  # noqa: PLC0415 - as above
+
+    return config_file.read_allowed(path)
+
+
 def find_file(directory: str) -> str:
     """Return the configuration file that applies in *directory*, or "" if there is none."""
     for name in FILE_NAMES:

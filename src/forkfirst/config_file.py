@@ -54,8 +54,21 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_
     inetd: bool | None = None
 
 
+class _Allowed(msgspec.Struct, forbid_unknown_fields=True):
+    """A hazard that `check` does not count, and why."""
+
+    kind: str
+    reason: str
+    name: str = ""
+
+
+class _Check(msgspec.Struct, forbid_unknown_fields=True):
+    allow: list[_Allowed] = []
+
+
 class _Root(msgspec.Struct, forbid_unknown_fields=True):
-    service: dict[str, dict[str, Any]]
+    service: dict[str, dict[str, Any]] = {}
+    check: _Check = msgspec.field(default_factory=_Check)
 
 
 def read(path: str) -> dict[str, dict[str, Any]]:
@@ -64,6 +77,36 @@ def read(path: str) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: With the file, the key, and what was expected there.
     """
+    root, prefix = _read_root(path)
+    return {
+        name: {
+            key: [value] if key in _LISTS and not isinstance(value, list) else value
+            for key, value in msgspec.to_builtins(
+                _convert(table, _Service, path, f"{prefix}service.{name}.")
+            ).items()
+        }
+        for name, table in root.service.items()
+    }
+
+
+def read_allowed(path: str) -> dict[str, str]:
+    """Return each allowed hazard, `kind` or `kind:name`, with the reason.
+
+    Raises:
+        ConfigError: As `read`; or a reason is empty.
+    """
+    root, prefix = _read_root(path)
+    allowed = {}
+    for number, each in enumerate(root.check.allow):
+        if not each.reason.strip():
+            message = f"{path}: {prefix}check.allow[{number}].reason: expected why that is harmless"
+            raise errors.ConfigError(message)
+        allowed[f"{each.kind}:{each.name}" if each.name else each.kind] = each.reason
+    return allowed
+
+
+def _read_root(path: str) -> tuple[_Root, str]:
+    """Return what the file has, and what stands before its keys."""
     try:
         with Path(path).open("rb") as file:
             data = tomllib.load(file)
@@ -77,16 +120,7 @@ def read(path: str) -> dict[str, dict[str, Any]]:
     if Path(path).name == "pyproject.toml":
         data = data.get("tool", {}).get("forkfirst", {})
         prefix = "tool.forkfirst."
-    tables = _convert(data, _Root, path, prefix).service
-    return {
-        name: {
-            key: [value] if key in _LISTS and not isinstance(value, list) else value
-            for key, value in msgspec.to_builtins(
-                _convert(table, _Service, path, f"{prefix}service.{name}.")
-            ).items()
-        }
-        for name, table in tables.items()
-    }
+    return _convert(data, _Root, path, prefix), prefix
 
 
 def _convert(data: object, shape: type[_Shape], path: str, prefix: str) -> _Shape:

@@ -56,7 +56,7 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
             raise
     except errors.ForkfirstError as error:
         start.undo()
-        error.args = (f'cannot start "{service.name}": {error}',)
+        error.args = (_explain(service.name, error),)
         raise
     except BaseException:
         start.undo()
@@ -72,6 +72,14 @@ def _make_process(start: Start, table: Table) -> fork_first.Forked:
         return interpreter.spawn_service(start.plan.first, table)
     module = "" if service.workers else first.early_module(service.target, service.runtime)
     return fork_first.fork_service(table, module=module, program=start.program)
+
+
+def _explain(name: str, error: errors.ForkfirstError) -> str:
+    if isinstance(error, errors.UnsafeFork):
+        from forkfirst.guard.hazard import describe_hazards  # noqa: PLC0415 - it has made the error
+
+        return describe_hazards(error.hazards, service=name)  # type: ignore[arg-type] # errors knows no guard
+    return f'cannot start "{name}": {error}'
 
 
 def run_here(start: Start, table: Table = apply.TABLE) -> NoReturn:

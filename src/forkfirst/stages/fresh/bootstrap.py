@@ -26,7 +26,7 @@ def main() -> NoReturn:
     stdio.hold_standard_descriptors()
     ours = (interpreter.REPORT_TO, interpreter.RECEIVER)
     descriptors.close_all_except(ours)
-    for fd in ours:
+    for fd in set(ours).intersection(descriptors.list_open()):
         os.set_inheritable(fd, False)  # noqa: FBT003 - its only argument
     role, *words = sys.argv[1:]
     sys.argv[:] = ["forkfirst"]  # the program shall not find ours
