@@ -16,7 +16,7 @@ from forkfirst.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from forkfirst.plan.listener import Listener
@@ -121,9 +121,13 @@ def read_flags(flags: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     return fields
 
 
-def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twenty functions
+def _put(
     fields: dict[str, Any], environment: dict[str, str], key: str, value: Any, origin: Origin
 ) -> None:
+    if key in _CONVERTED:
+        field, convert = _CONVERTED[key]
+        fields[field] = convert(key, value, origin)
+        return
     match key:
         case "target":
             fields["target"] = _target(value, origin)
@@ -134,30 +138,10 @@ def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twen
             fields.pop("target", None)
         case "listen":
             fields["listeners"] = tuple(_listener(key, text, origin) for text in value)
-        case "runtime" | "version":
-            fields[key] = value
-        case "chdir":
-            fields["directory"] = origin.absolute(value)
-        case "umask":
-            fields["umask"] = _umask(key, value, origin)
         case "env":
             environment.update(value)
         case "env-file":
             environment.update(_read_env_file(key, origin.absolute(value), origin))
-        case "log" | "pid-file" | "chroot":
-            fields[key.replace("-", "_")] = origin.absolute(value)
-        case "log-size":
-            fields["log_size"] = _size(key, value, origin)
-        case (
-            "log-keep"
-            | "notify-fd"
-            | "workers"
-            | "restart-policy"
-            | "crash-limit"
-            | "no-new-privileges"
-            | "inetd"
-        ):
-            fields[key.replace("-", "_")] = value
         case "user" | "group":
             fields[key] = str(value)  # a file may have a number
         case "supplementary":
@@ -166,16 +150,8 @@ def _put(  # noqa: C901, PLR0912 - one flat table of keys reads better than twen
             fields["keep_capabilities"] = tuple(value)
         case "limit":
             fields["limits"] = tuple(value)
-        case "max-memory":
-            fields["max_memory"] = _size(key, value, origin)
-        case "canary":
-            fields["canary_percent"] = _percent(key, value, origin)
-        case "hang-timeout" | "commit-window":
-            fields[key.partition("-")[0] + "_seconds"] = _seconds(key, value, origin)
-        case "max-age":
-            fields["max_age_seconds"] = _seconds(key, value, origin)
-        case "ready-timeout" | "grace-period" | "settle":
-            fields[key.partition("-")[0] + "_seconds"] = _seconds(key, value, origin)
+        case _ if key in _AS_GIVEN:
+            fields[key.replace("-", "_")] = value
         case _:
             raise AssertionError(key)
 
@@ -267,3 +243,30 @@ def _read_env_file(key: str, path: str, origin: Origin) -> dict[str, str]:
             value = value[1:-1]
         variables[name.strip()] = value
     return variables
+
+
+def _path(_: str, value: str, origin: Origin) -> str:
+    return origin.absolute(value)
+
+
+_AS_GIVEN = (
+    *("runtime", "version", "log-keep", "notify-fd", "no-new-privileges", "inetd"),
+    *("workers", "restart-policy", "crash-limit"),
+)
+_CONVERTED: dict[str, tuple[str, Callable[[str, Any, Origin], Any]]] = {
+    "chdir": ("directory", _path),
+    "log": ("log", _path),
+    "pid-file": ("pid_file", _path),
+    "chroot": ("chroot", _path),
+    "umask": ("umask", _umask),
+    "log-size": ("log_size", _size),
+    "max-memory": ("max_memory", _size),
+    "ready-timeout": ("ready_seconds", _seconds),
+    "grace-period": ("grace_seconds", _seconds),
+    "settle": ("settle_seconds", _seconds),
+    "hang-timeout": ("hang_seconds", _seconds),
+    "max-age": ("max_age_seconds", _seconds),
+    "commit-window": ("commit_seconds", _seconds),
+    "canary": ("canary_percent", _percent),
+}
+"""Key to field, and what makes the one's value into the other's."""

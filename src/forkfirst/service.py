@@ -136,9 +136,7 @@ def declare_by_name(service: Service) -> Declaration:
         target = name_program(target)
     # What is first on the path already is not put there again, and nothing is shadowed.
     first = os.path.abspath(sys.path[0]) if sys.path else ""
-    return make_declaration(
-        service, target=target, directory=first if os.path.isdir(first) else ""
-    )
+    return make_declaration(service, target=target, directory=first if os.path.isdir(first) else "")
 
 
 def name_program(program: Callable[..., object]) -> str:

@@ -122,7 +122,8 @@ class Server:
         close_idle_after: float = 30,
         max_connections: int = 64,
     ) -> None:
-        os.set_blocking(fd, False)
+        if fd >= 0:  # else it has no place, and nobody can ask
+            os.set_blocking(fd, False)
         self._listener = fd
         self._answers = answers
         self._allowed_uids = allowed_uids | {0}

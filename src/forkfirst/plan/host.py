@@ -52,6 +52,7 @@ class Host(Value):
         foreign_variables: Variables here that are addressed to another process, by name.
         passed: What was passed to this process, in order.
         connected_input: Whether standard input and output are one connection, where one is wanted.
+        notified: Whether a manager wants to be told, through `$NOTIFY_SOCKET`.
         runtime_directory: `$RUNTIME_DIRECTORY`, the first, if a manager made one for this service.
         identity: Whom the service asked to become, if it asked for that.
         forks_well: Whether a forked process may go on without exec(2): macOS's may not.
@@ -68,6 +69,7 @@ class Host(Value):
     foreign_variables: tuple[str, ...] = ()
     passed: tuple[PassedDescriptor, ...] = ()
     connected_input: bool = False
+    notified: bool = False
     runtime_directory: str = ""
     identity: Identity | None = None
     forks_well: bool = True

@@ -139,6 +139,8 @@ def _launcher_steps(
     service: Declaration, host: Host, places: Places, mode: str
 ) -> tuple[Step, ...]:
     chosen: list[Step] = [] if mode == DAEMON else [steps.HoldStandardDescriptors()]
+    if mode != DAEMON and service.notify_fd >= 0:  # before its number is something else's
+        chosen.append(_hold_readiness(service))
     if service.command:
         chosen.append(steps.CheckCommand(command=service.command[0], root=service.chroot))
     else:
@@ -150,14 +152,7 @@ def _launcher_steps(
         # The lock comes before anything that a second starter could disturb.
         chosen.append(steps.LockPidFile(path=places.pid_file))
     if mode == DAEMON or service.log:
-        if places.log_directory != places.run_directory:
-            owner = None if service.log else host.identity
-            chosen.append(
-                steps.MakeDirectory(
-                    path=places.log_directory, mode=0o755, private=False, owner=owner
-                )
-            )
-        chosen.append(steps.OpenLog(path=places.log))
+        chosen.extend(_log_steps(service, host, places))
     chosen.extend(_listener_steps(service, host))
     if places.control_socket:
         chosen.append(steps.OpenControlSocket(path=places.control_socket))
@@ -168,6 +163,15 @@ def _launcher_steps(
     if mode == FIRST_PROCESS:
         chosen.extend((steps.JudgeFork(), steps.Fork()))
     return tuple(chosen)
+
+
+def _log_steps(service: Declaration, host: Host, places: Places) -> tuple[Step, ...]:
+    opened = steps.OpenLog(path=places.log)
+    if places.log_directory == places.run_directory:
+        return (opened,)
+    owner = None if service.log else host.identity
+    made = steps.MakeDirectory(path=places.log_directory, mode=0o755, private=False, owner=owner)
+    return made, opened
 
 
 def _listener_steps(service: Declaration, host: Host) -> tuple[Step, ...]:
@@ -187,6 +191,8 @@ def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -
     if not service.workers:  # else they are the workers' own, and each generation's may differ
         assigned += service.environment
     chosen.append(steps.CleanEnvironment(remove=host.foreign_variables, assign=assigned))
+    if host.notified:
+        chosen.append(_tell_manager(service, mode))
     chosen.append(steps.SetUmask(umask=service.umask))
     # daemon(7), step 11: "/" so that no file system is kept busy. In the foreground the supervisor
     # has chosen the directory, and a person at a terminal expects to stay where they are.
@@ -225,7 +231,24 @@ def _run_program(service: Declaration) -> Step:
     return steps.RunProgram(target=service.target, command=service.command, runtime=service.runtime)
 
 
-# -- a service that is to have less than whoever starts it -------------------------------------
+# -- a service under a manager ---------------------------------------------------------------
+
+
+def _hold_readiness(service: Declaration) -> Step:
+    from forkfirst.plan import managing  # noqa: PLC0415 - only where somebody wants to be told
+
+    return managing.HoldReadiness(fd=service.notify_fd, needed=not service.command)
+
+
+def _tell_manager(service: Declaration, mode: str) -> Step:
+    from forkfirst.plan import managing  # noqa: PLC0415 - as above
+
+    # The manager of a container listens to its first process, and knows no other.
+    as_pid = 1 if mode == FIRST_PROCESS else 0
+    return managing.TellManager(ready_seconds=service.ready_seconds, as_pid=as_pid)
+
+
+# -- a service that is to have less than whoever starts it -----------------------------------
 
 
 def _confining_steps(service: Declaration, host: Host) -> tuple[Step, ...]:
@@ -275,10 +298,10 @@ def _run_directories(host: Host, places: Places) -> tuple[Step, ...]:
     own = places.record.rpartition("/")[0]
     chosen = [steps.MakeDirectory(path=own, mode=0o700, private=True)]
     if places.run_directory != own:
-        chosen.append(
-            steps.MakeDirectory(
-                path=places.run_directory, mode=0o700, private=True, owner=host.identity
-            )
+        # The last two are its own data's: it could not make them itself.
+        chosen.extend(
+            steps.MakeDirectory(path=path, mode=0o700, private=True, owner=host.identity)
+            for path in (places.run_directory, places.state, places.cache)
         )
     return tuple(chosen)
 

@@ -24,6 +24,10 @@ class Places(Value):
         control_socket: Where a running service answers.
         record: How the service was started, so that it can be restarted by its name.
         log: What the program writes.
+        state: What the program must not lose, unless a manager says another place.
+        runtime: What may go with the next boot.
+        cache: What it can make anew.
+        logs: Its logs beside the service's own.
     """
 
     run_directory: str
@@ -32,6 +36,10 @@ class Places(Value):
     control_socket: str
     record: str
     log: str
+    state: str = ""
+    runtime: str = ""
+    cache: str = ""
+    logs: str = ""
 
 
 def find_run_directory(host: Host) -> str:
@@ -59,6 +67,10 @@ def find_places(name: str, host: Host, *, pid_file: str = "", log: str = "") -> 
         control_socket=f"{run}/{name}.sock",
         record=f"{records}/{name}.service",
         log=log or _default_log(name, host),
+        state=f"{_find_base('state', host)}/{name}",
+        runtime=f"{run}/{name}.d",
+        cache=f"{_find_base('cache', host)}/{name}",
+        logs=f"{_find_base('log', host)}/{name}",
     )
 
 
@@ -71,16 +83,22 @@ def find_granted_places(name: str, host: Host) -> Places:
 
 
 def _default_log(name: str, host: Host) -> str:
-    if host.state_directory:
-        directory = host.state_directory
-    elif host.uid == 0:
+    if host.identity is not None:  # a rotation makes a file in the directory, and renames others
+        directory = f"{_find_base('log', host)}/{name}"
+    elif host.uid == 0 and not host.state_directory:
         directory = "/var/log/forkfirst"
     else:
-        directory = f"{_state_home(host)}/forkfirst"
-    # A directory of the user's own: a rotation makes a file in it, and renames others.
-    if host.identity is not None:
-        directory += f"/{name}" if host.uid == 0 and not host.state_directory else f"/log/{name}"
+        directory = host.state_directory or f"{_state_home(host)}/forkfirst"
     return f"{directory}/{name}.log"
+
+
+def _find_base(what: str, host: Host) -> str:
+    """Return the directory in which each service has one of its own for *what*."""
+    if host.state_directory:
+        return f"{host.state_directory}/{what}"
+    if host.uid == 0:
+        return f"/var/{'lib' if what == 'state' else what}/forkfirst"
+    return f"{_state_home(host)}/forkfirst/{what}"
 
 
 def _state_home(host: Host) -> str:

@@ -187,10 +187,14 @@ class _Watch:
         if self._receiver is None:
             return
         for message in iter(self._receiver.receive, None):
+            known = _is_of_our_session(message.pid)  # anybody may write to an abstract name
+            if known:
+                was_ready = self._context.is_ready
+                self._context.relay(message.fields, message.fds, was_ready=was_ready)
             for fd in message.fds:
                 os.close(fd)
-            if not _is_of_our_session(message.pid):
-                continue  # anybody may write to an abstract name
+            if not known:
+                continue
             status = message.fields.get("STATUS", "")
             if message.fields.get("READY") == "1":
                 self._become_ready(status)

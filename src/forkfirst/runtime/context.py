@@ -7,22 +7,19 @@ when it says so; a program that does not is ready when its first step ran.
 from __future__ import annotations
 
 import os
-import select
-import signal
-import sys
-import threading
-import time
 from _thread import allocate_lock
-from contextlib import contextmanager, suppress
 
 from forkfirst import errors
 from forkfirst.runtime.pulse import Pulse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
     import socket
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import ModuleType
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from forkfirst.runtime.outside import Outside, Reloads
 
 _DEFAULT_GRACE_SECONDS = 10.0
 _TURNS_TO_A_HANDLER = 4
@@ -34,6 +31,10 @@ A server that is closed before drops the connection: in CPython by a failed asse
 
 def _ignore(_: str = "") -> None:
     """Tell nobody: what a context does that a program's own test makes."""
+
+
+def _ignore_all(*_: object, **__: object) -> None:
+    """Pass nothing on."""
 
 
 class Context:
@@ -50,6 +51,11 @@ class Context:
         supervised: Whether this is a worker, whose supervisor keeps the time of its stop.
         pause_accepting: Take no new connections, from the runtime's loop; see `runtime.asyncio_`.
         resume_accepting: Take them again.
+        failure: What the program ended by, if that was a failure.
+        outside: Who manages the service, or None; see `runtime.outside`.
+        stored_descriptors: Name and descriptor of what was kept for it, and not taken yet.
+        directories: Where its directories are, by the variables that may say otherwise.
+        relay: Passes on what a command has said to its manager.
     """
 
     def __init__(  # noqa: PLR0913 - each is a fact of its own, and all are keywords
@@ -71,6 +77,12 @@ class Context:
         self.supervised = False
         self.pause_accepting: Callable[[], object] = _ignore
         self.resume_accepting: Callable[[], object] = _ignore
+        self.failure: BaseException | None = None
+        self.outside: Outside | None = None
+        self.stored_descriptors: list[tuple[str, int]] = []
+        self.directories: Mapping[str, str] = {}
+        self.relay: Callable[..., object] = _ignore_all
+        self._reloads: Reloads | None = None
         self._descriptors = tuple(listeners)
         self._sockets: dict[str, tuple[socket.socket, ...]] | None = None
         self._connected = connection
@@ -83,7 +95,6 @@ class Context:
         self._stopping = False
         self._cooperative = False
         self._wakers: list[Callable[[], None]] = []
-        self._pipe: tuple[int, int] | None = None
 
     # -- for the program -----------------------------------------------------------------------
 
@@ -138,10 +149,12 @@ class Context:
     def ready(self, status: str = "") -> None:
         """Say that the program does its work now; `forkfirst start` waits for this.
 
-        Only the first call counts; a later one with a *status* only tells the status.
+        Only the first call counts, and one that ends a reload; any other only tells the *status*.
         """
         if self._first_ready.acquire(blocking=False):
             self._on_ready(status)
+        elif self._reloads is not None and self._reloads.done(status):
+            return
         elif status:
             self._on_status(status)
 
@@ -167,11 +180,10 @@ class Context:
         program made itself, in any thread.
         """
         self._cooperative = True
-        trio = sys.modules.get("trio")
-        if trio is not None and trio.lowlevel.in_trio_task():
-            await self._wait_on_trio(trio)
-        else:
-            await self._wait_on_asyncio()
+        from forkfirst.runtime import waiting  # noqa: PLC0415 - after READY, as a rule
+
+        turns = _TURNS_TO_A_HANDLER if self.supervised else 0
+        await waiting.wait(lambda: self._stopping, self._wakers, turns=turns)
 
     def wait_stopping_blocking(self, seconds: float | None = None) -> bool:
         """Wait like `wait_stopping`, for plain functions; return whether a stop was asked for.
@@ -179,19 +191,127 @@ class Context:
         Blocks this thread, at most *seconds*; None waits without limit.
         """
         self._cooperative = True
-        receiver, sender = self._open_wakeup()
-        poll = select.poll()
-        poll.register(receiver, select.POLLIN)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        with _woken_by_signals(sender):
-            while not self._stopping:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                came = poll.poll(None if left is None else left * 1000)
-                if not came and left is not None:
-                    break
-                if not self._stopping:
-                    _drain(receiver)  # another signal's byte
+        from forkfirst.runtime import waiting  # noqa: PLC0415 - after READY, as a rule
+
+        waiting.wait_blocking(lambda: self._stopping, self._wakers, seconds)
         return self._stopping
+
+    async def wait_reload(self) -> None:
+        """Wait until somebody wants a reload: SIGHUP, as `systemctl reload` sends it.
+
+        The reload is done when this is called again, or when `ready` is: a manager is told of both
+        (RELOADING=1, then READY=1), as `Type=notify-reload` wants it. Works on every runtime; the
+        first call must be in the main thread. A program that never calls it is ended by SIGHUP, as
+        any other, unless a manager is told: then SIGHUP changes nothing.
+        """
+        await self.take_reloads().wait()
+
+    # -- what outlives the program -----------------------------------------------------------------
+
+    def store(self, fd: int, name: str) -> bool:
+        """Have the manager keep a copy of *fd*, which the next start finds by *name*.
+
+        Needs `FileDescriptorStoreMax=` in the unit. Kept over restarts and crashes, and lost when
+        the service is stopped. One that hangs up is dropped. A listening socket comes back in
+        `listeners`, everything else by `stored`.
+
+        Returns:
+            Whether somebody keeps it: False where there is no manager that could.
+
+        Raises:
+            UsageError: The name is not one: ASCII, without colons.
+        """
+        return self.outside is not None and self.outside.keep(fd, name)
+
+    def stored(self, name: str) -> tuple[int, ...]:
+        """Return the descriptors that were kept as *name*, in no order. They are the caller's now.
+
+        They also stay in the store, until `forget`.
+        """
+        taken = tuple(fd for kept, fd in self.stored_descriptors if kept == name)
+        self.stored_descriptors = [one for one in self.stored_descriptors if one[0] != name]
+        return taken
+
+    def store_state(self, name: str, data: bytes) -> bool:
+        """Have the manager keep *data* as *name*, in place of what was kept so before.
+
+        It is in memory only: no disk is written, and it does not outlive the machine. As `store`.
+        """
+        if self.outside is None:
+            return False
+        from forkfirst.runtime import outside  # noqa: PLC0415 - only for who keeps something
+
+        fd = outside.make_state(name, data)
+        try:
+            return self.outside.forget(name) and self.outside.keep(fd, name)
+        finally:
+            os.close(fd)
+
+    def stored_state(self, name: str) -> bytes | None:
+        """Return what `store_state` kept as *name* before this start, or None."""
+        found = self.stored(name)
+        if not found:
+            return None
+        from forkfirst.runtime import outside  # noqa: PLC0415 - as above
+
+        try:
+            return outside.read_state(found[0])
+        finally:
+            for fd in found:
+                os.close(fd)
+
+    def forget(self, name: str) -> None:
+        """Have the manager close what it keeps as *name*: else a peer never sees the hang-up."""
+        if self.outside is not None:
+            self.outside.forget(name)
+
+    # -- places ------------------------------------------------------------------------------------
+
+    @property
+    def state_directory(self) -> Path:
+        """What must not be lost: `$STATE_DIRECTORY`, or forkfirst's own; made if it is not there.
+
+        Raises:
+            CannotCreateError: It is not there, and this user cannot make it.
+        """
+        return self._directory("STATE_DIRECTORY")
+
+    @property
+    def runtime_directory(self) -> Path:
+        """What may go with the next boot: `$RUNTIME_DIRECTORY`; as `state_directory`."""
+        return self._directory("RUNTIME_DIRECTORY")
+
+    @property
+    def cache_directory(self) -> Path:
+        """What can be made anew: `$CACHE_DIRECTORY`; as `state_directory`."""
+        return self._directory("CACHE_DIRECTORY")
+
+    @property
+    def logs_directory(self) -> Path:
+        """Logs beside the service's own: `$LOGS_DIRECTORY`; as `state_directory`."""
+        return self._directory("LOGS_DIRECTORY")
+
+    @property
+    def credentials_directory(self) -> Path | None:
+        """Secrets, one a file: `$CREDENTIALS_DIRECTORY`, or None where nobody has given any."""
+        return self._directory("CREDENTIALS_DIRECTORY") if _has_credentials() else None
+
+    def journal_handler(self) -> logging.Handler | None:
+        """Return a handler for `logging` that writes entries with levels and fields to the journal.
+
+        None where stderr is not the journal's. Without it, a program that configures no logging has
+        its warnings there all the same, with their levels.
+        """
+        from forkfirst.systemd import journal  # noqa: PLC0415 - only under the journal
+
+        return journal.make_handler(self.name) if journal.is_journal(2, os.environ) else None
+
+    def _directory(self, variable: str) -> Path:
+        from pathlib import Path  # noqa: PLC0415 - only for a program that asks
+
+        from forkfirst.runtime import outside  # noqa: PLC0415 - as above
+
+        return Path(outside.find_directory(variable, self.directories.get(variable, "")))
 
     # -- for the runtimes ----------------------------------------------------------------------
 
@@ -205,6 +325,15 @@ class Context:
         """Whether the program has waited for the stop, and so will end by itself."""
         return self._cooperative
 
+    def take_reloads(self) -> Reloads:
+        """Return what SIGHUP is made into; it is taken from the first call on."""
+        if self._reloads is None:
+            from forkfirst.runtime import outside  # noqa: PLC0415 - only for who reloads
+
+            self._reloads = outside.Reloads(self.name, self.outside or outside.NobodyOutside())
+            self._reloads.install()
+        return self._reloads
+
     def begin_stopping(self) -> None:
         """Tell everybody, once, that the program is to stop. A signal handler may call it."""
         if self._stopping:
@@ -213,56 +342,12 @@ class Context:
         try:
             self._on_stopping()
         finally:
-            if self._pipe is not None:
-                _nudge(self._pipe[1])
             for wake in tuple(self._wakers):
                 wake()
 
-    def _open_wakeup(self) -> tuple[int, int]:
-        """Return the pipe that wakes `wait_stopping_blocking`, made when first asked for.
 
-        Nobody closes it: a thread may still be waiting on it when main has ended.
-        """
-        with self._making:
-            if self._pipe is None:
-                self._pipe = _open_pipe()
-        if self._stopping:
-            _nudge(self._pipe[1])
-        return self._pipe
-
-    async def _wait_on_trio(self, trio: ModuleType) -> None:
-        event = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-
-        def wake() -> None:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(event.set)
-
-        self._wakers.append(wake)
-        try:
-            if not self._stopping:
-                await event.wait()
-        finally:
-            self._wakers.remove(wake)
-
-    async def _wait_on_asyncio(self) -> None:
-        import asyncio  # noqa: PLC0415 - whoever runs this has it already
-
-        event = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            with suppress(RuntimeError):  # that loop is closed
-                loop.call_soon_threadsafe(event.set)
-
-        self._wakers.append(wake)
-        try:
-            if not self._stopping:
-                await event.wait()
-                for _ in range(_TURNS_TO_A_HANDLER if self.supervised else 0):
-                    await asyncio.sleep(0)
-        finally:
-            self._wakers.remove(wake)
+def _has_credentials() -> bool:
+    return bool(os.environ.get("CREDENTIALS_DIRECTORY"))
 
 
 def _make_sockets(
@@ -282,40 +367,3 @@ def _make_socket(fd: int) -> socket.socket:
     made = socket.socket(fileno=fd)
     made.setblocking(os.get_blocking(fd))  # the object believes that it blocks, unless told
     return made
-
-
-def _open_pipe() -> tuple[int, int]:
-    receiver, sender = os.pipe()
-    os.set_blocking(receiver, False)
-    os.set_blocking(sender, False)
-    return receiver, sender
-
-
-@contextmanager
-def _woken_by_signals(sender: int) -> Iterator[None]:
-    """Let every signal write to *sender*, in the main thread and if nobody else has that already.
-
-    A signal that arrives just before a wait does not interrupt it, and its Python handler would
-    only run when something else does.
-    """
-    before = -1
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main:
-        before = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-        if before != -1:
-            signal.set_wakeup_fd(before)  # an event loop's
-    try:
-        yield
-    finally:
-        if is_main and before == -1:
-            signal.set_wakeup_fd(-1)
-
-
-def _nudge(sender: int) -> None:
-    with suppress(BlockingIOError):  # full: whoever waits is awake anyway
-        os.write(sender, b"\0")
-
-
-def _drain(receiver: int) -> None:
-    with suppress(BlockingIOError):  # another thread was faster
-        os.read(receiver, 4096)

@@ -48,6 +48,7 @@ class Ending:
             self._note(status_of_exit(error.code))
         elif isinstance(error, Exception | BaseExceptionGroup) or not self._context.stopping:
             print_error(error)
+            self._context.failure = self._context.failure or error
             self._note(FAILED if self._context.is_ready else FAILED_BEFORE_READY)
         # Else the stop itself: a cancellation of asyncio or trio, or KeyboardInterrupt. No failure.
         self._finish()

@@ -34,7 +34,17 @@ _STANDARD = (
         "json",
         "linecache",
     ),
-    *("queue", "resource", "signal", "socket", "stringprep", "threading", "tokenize", "traceback"),
+    *(
+        "pathlib",
+        "queue",
+        "resource",
+        "signal",
+        "socket",
+        "stringprep",
+        "threading",
+        "tokenize",
+        "traceback",
+    ),
     *("ast", "collections.abc", "concurrent.futures.thread", "contextlib", "pwd", "warnings"),
     *("encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8"),
     *("encodings.unicode_escape", "encodings.raw_unicode_escape", "encodings.punycode"),
@@ -42,6 +52,7 @@ _STANDARD = (
 _OURS = (
     *("control.caller", "control.protocol", "control.server"),
     *("runtime.context", "runtime.ending", "runtime.pulse", "runtime.stacks", "runtime.stopping"),
+    *("runtime.outside", "runtime.waiting", "systemd.journal", "systemd.notify"),
     *("runtime.target", "stages.answers", "stages.child", "stages.fork_first", "unix.channel"),
     *("unix.log_file", "unix.session", "unix.signals", "unix.socket_facts", "unix.sockets"),
 )

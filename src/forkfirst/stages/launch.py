@@ -90,6 +90,10 @@ def run_here(start: Start, table: Table = apply.TABLE) -> NoReturn:
     except errors.ForkfirstError as error:
         start.undo()
         error.args = (f'cannot start "{start.plan.service.name}": {error}',)
+        if start.manager is not None or "NOTIFY_SOCKET" in os.environ:
+            from forkfirst.stages.managed import telling  # noqa: PLC0415 - only where there is one
+
+            telling.tell_failure(start, error)
         raise
     raise AssertionError  # the last step leaves
 

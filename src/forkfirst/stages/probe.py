@@ -57,6 +57,7 @@ def read_host(*, detaching: bool, service: Declaration | None = None) -> Host:
         ),
         identity=_look_up_identity(service),
         forks_well=forks_well(),
+        notified=bool(environ.get("NOTIFY_SOCKET")) and not detaching,
         runtime_directory=environ.get("RUNTIME_DIRECTORY", "").partition(":")[0],
     )
     if service is None or not (service.inetd or any(map(environ.__contains__, _PASSED))):

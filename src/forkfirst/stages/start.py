@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forkfirst.plan.order import Plan
     from forkfirst.stages.answers import Facts
     from forkfirst.stages.fork_first import Forked
+    from forkfirst.stages.managed.telling import Manager
     from forkfirst.unix.pidfile import PidFile
 
 
@@ -42,6 +43,7 @@ class Start:
         began: When the start began, in seconds of `time.monotonic`.
         facts: What the service knows of itself, in the service.
         server: Who answers for it, in the service.
+        manager: Who manages the service and is told so; None where nobody is.
         stored: Name and descriptor of what was passed and is no listener.
         connection: The one connection that this process was started for, or `NO_DESCRIPTOR`.
         own_status: What the kernel says of the service, opened before its root changed; or None.
@@ -75,6 +77,7 @@ class Start:
         self.began = forked.began if forked is not None else time.monotonic()
         self.facts: Facts | None = None
         self.server: Server | None = None
+        self.manager: Manager | None = None
         self.stored: list[tuple[str, int]] = []
         self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None

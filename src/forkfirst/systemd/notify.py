@@ -37,11 +37,13 @@ class Notifier:
     Attributes:
         address: Where the messages go, as NOTIFY_SOCKET has it.
         timeout: The most seconds that one message may wait for room in the manager's queue.
+        pid: In whose name everything is sent, if that may be done; None for this process's own.
     """
 
     def __init__(self, address: str, *, timeout: float = 5.0) -> None:
         self.address = address
         self.timeout = timeout
+        self.pid: int | None = None
         self._parsed = parse_address(address)
 
     @classmethod
@@ -250,7 +252,7 @@ class Notifier:
 
     def _send(self, *fields: str, fds: Sequence[int] = ()) -> None:
         if fields:
-            self.send("\n".join(fields), fds)
+            self.send("\n".join(fields), fds, pid=self.pid)
 
 
 def remove_variable(environ: MutableMapping[str, str]) -> None:
