@@ -96,6 +96,9 @@ def make_declaration(name: str, layers: list[tuple[Mapping[str, Any], Origin]]) 
     fields: dict[str, Any] = {"source_directory": layers[-1][1].directory}
     environment: dict[str, str] = {}
     for settings, origin in layers:
+        if settings.get("target") is not None and settings.get("command") is not None:
+            message = "expected either a target or a command, got both"
+            raise origin.error("command", message)
         for key, value in settings.items():
             if value is None:
                 continue
@@ -165,7 +168,10 @@ def _target(text: str, origin: Origin) -> str:
 
 def _command(words: list[str], origin: Origin) -> tuple[str, ...]:
     """Make the program's path absolute, if it is one: a daemon is in another directory."""
-    program, *arguments = words
+    program, *arguments = words or [""]
+    if not program:
+        message = "expected a program and its arguments, got no program"
+        raise origin.error("command", message)
     return (origin.absolute(program) if "/" in program else program, *arguments)
 
 
@@ -228,7 +234,7 @@ def _read_env_file(key: str, path: str, origin: Origin) -> dict[str, str]:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        message = f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        message = f"cannot read {path}: {(getattr(error, 'strerror', None) or str(error)).lower()}"
         raise origin.error(key, message) from error
     for number, line in enumerate(lines, 1):
         text = line.strip().removeprefix("export ").lstrip()

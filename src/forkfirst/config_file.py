@@ -67,7 +67,7 @@ class _Check(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Root(msgspec.Struct, forbid_unknown_fields=True):
-    service: dict[str, dict[str, Any]] = {}
+    service: dict[str, Any] = {}  # each is converted by itself, so that its name is in the error
     check: _Check = msgspec.field(default_factory=_Check)
 
 
@@ -118,7 +118,8 @@ def _read_root(path: str) -> tuple[_Root, str]:
         raise errors.ConfigError(message) from error
     prefix = ""
     if Path(path).name == "pyproject.toml":
-        data = data.get("tool", {}).get("forkfirst", {})
+        tool = data.get("tool", {})
+        data = tool.get("forkfirst", {}) if isinstance(tool, dict) else {}
         prefix = "tool.forkfirst."
     return _convert(data, _Root, path, prefix), prefix
 

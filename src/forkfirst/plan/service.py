@@ -141,6 +141,12 @@ def check_service(service: Declaration) -> None:
     _check_fleet(service)
 
 
+_NEVER_NEGATIVE = (
+    *("hang_seconds", "max_age_seconds", "max_memory", "commit_seconds"),
+    *("settle_seconds", "log_size", "log_keep"),
+)
+
+
 def _check_fleet(service: Declaration) -> None:
     message = ""
     if not 0 <= service.workers <= MOST_WORKERS:
@@ -152,7 +158,7 @@ def _check_fleet(service: Declaration) -> None:
         message = f"crash limit {service.crash_limit} is not at least 1"
     elif not 0 <= service.canary_percent <= 100:  # noqa: PLR2004 - all of them
         message = f"canary {service.canary_percent:g} is not between 0 and 100 percent"
-    for field in ("hang_seconds", "max_age_seconds", "max_memory", "commit_seconds"):
+    for field in _NEVER_NEGATIVE:
         if not 0 <= getattr(service, field) < float("inf"):
             message = f"{field} must be 0 or more, and finite"
     if message:
