@@ -21,6 +21,9 @@ LINGER = 1.0
 
 To close it at once would cut off a request that is on its way, and the client cannot know."""
 
+TURNS = 8
+"""Turns of the loop in which a connection that was accepted a moment ago reaches its handler."""
+
 
 class Hello:
     """The connections of one process."""
@@ -58,7 +61,9 @@ class Hello:
                 self.waits.discard(wait)
 
     async def finish(self) -> None:
-        """Wait until every connection has had its last answer."""
+        """Wait until every connection has had its last answer; the server is closed already."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         until = asyncio.get_running_loop().time() + LINGER
         for wait in self.waits:
             wait.reschedule(until)

@@ -124,7 +124,7 @@ def read_flags(flags: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     return fields
 
 
-def _put(
+def _put(  # noqa: C901 - one flat table of keys reads better than ten functions
     fields: dict[str, Any], environment: dict[str, str], key: str, value: Any, origin: Origin
 ) -> None:
     if key in _CONVERTED:

@@ -40,9 +40,7 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     add("--umask", metavar="OCTAL", help="bits that new files never have (default: 027)")
     add("--env", action="append", metavar="K=V", help="set a variable; repeatable")
     add("--env-file", metavar="FILE", help="set the variables in this file of K=V lines")
-    add("--log", metavar="FILE", help="where the program's output goes")
-    add("--log-size", metavar="BYTES", help="rotate the log at this size, such as 10MiB")
-    add("--log-keep", type=int, metavar="N", help="how many rotated logs to keep (default: 5)")
+    _add_log_arguments(parser)
     add("--ready-timeout", metavar="SECONDS", help="how long it may take to be ready (60)")
     add("--grace-period", metavar="SECONDS", help="how long it may take to stop (10)")
     add("--settle", metavar="SECONDS", help="a silent command is ready after so long (1)")
@@ -57,6 +55,13 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_worker_arguments(parser)
     _add_privilege_arguments(parser)
+
+
+def _add_log_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--log", metavar="FILE", help="where the program's output goes")
+    add("--log-size", metavar="BYTES", help="rotate the log at this size, such as 10MiB")
+    add("--log-keep", type=int, metavar="N", help="how many rotated logs to keep (default: 5)")
 
 
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:

@@ -150,6 +150,7 @@ def describe(seen: Observation) -> str:
         f"  uses     {facts['rss_bytes'] / 2**20:.1f} MiB, {facts['threads']} threads, "
         f"{facts['cpu_seconds']:.2f} s of CPU, runtime {facts['runtime']}"
     )
+    lines.extend(map(_describe_worker, facts.get("workers", ())))
     if facts["log"]:
         lines.append(f"  log      {facts['log']}")
     if facts["dropped_bytes"]:
@@ -157,6 +158,17 @@ def describe(seen: Observation) -> str:
             f"  lost     {facts['dropped_bytes']} bytes of output: the log was not writable"
         )
     return "\n".join(lines)
+
+
+def _describe_worker(worker: dict[str, Any]) -> str:
+    why = f", to be replaced: {worker['due']}" if worker["due"] else ""
+    if worker["attempts"]:
+        why += f", after {worker['attempts']} failures in a row"
+    return (
+        f"  worker   {worker['worker']}: {worker['state']} for "
+        f"{describe_seconds(worker['state_seconds'])}, pid {worker['pid']}, "
+        f"generation {worker['generation']}, {worker['rss_bytes'] / 2**20:.1f} MiB{why}"
+    )
 
 
 def describe_seconds(seconds: float) -> str:

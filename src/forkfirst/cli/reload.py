@@ -11,7 +11,6 @@ from forkfirst.plan import order
 from forkfirst.stages import listeners, probe
 from forkfirst.stages.start import unlink_if_present
 from forkfirst.stages.supervise import reloading
-from forkfirst.unix import channel
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from forkfirst.cli.known import KnownService
     from forkfirst.plan.order import Plan
     from forkfirst.plan.service import Declaration
-    from forkfirst.unix.channel import Report
+    from forkfirst.stages.supervise.reloading import Answer
 
 _START = ("-m", "forkfirst", "start")
 _SHOWN = 32 * 1024
@@ -70,18 +69,20 @@ def reload(service: KnownService, arguments: argparse.Namespace) -> int:
     plan = order.make_plan(declared, host, foreground=service.mode != order.DAEMON)
     try:
         receive = _hand_over(service, plan, wait=not arguments.no_wait)
-        report = _await_answer(receive, declared)
+        answer = _await_answer(receive, declared)
     except errors.ForkfirstError as error:
         error.args = (f'cannot reload "{service.name}": {error}',)
         raise
-    if report.kind != "reloaded":
+    if not answer.generation:
         shown = _show_output(service.log, offset)
-        message = f'cannot reload "{service.name}": {report.fields["reason"]!s}{shown}'
-        hint = str(report.fields["hint"]) or "the workers from before serve on, untouched"
+        message = f'cannot reload "{service.name}": {answer.reason}{shown}'
+        hint = answer.hint or "the workers from before serve on, untouched"
         raise errors.ProgramFailedError(message, hint=hint)
     milliseconds = (time.monotonic() - began) * 1000
-    generation = int(report.fields["generation"])
-    print(f"{service.name}: reloaded, generation {generation} serves after {milliseconds:.0f} ms")
+    print(
+        f"{service.name}: reloaded, generation {answer.generation} serves "
+        f"after {milliseconds:.0f} ms"
+    )
     return 0
 
 
@@ -118,7 +119,7 @@ def _hand_over(service: KnownService, plan: Plan, *, wait: bool) -> int:
     there = service.ask("declared")["listeners"]
     fresh = [one for one in plan.service.listeners if str(one) not in there]
     opened: list[int] = []
-    receive, send = channel.open_channel()
+    receive, send = reloading.open_answer()
     try:
         opened.extend(listeners.open_listener(one) for one in fresh)
         service.ask(
@@ -140,18 +141,18 @@ def _hand_over(service: KnownService, plan: Plan, *, wait: bool) -> int:
     return receive
 
 
-def _await_answer(receive: int, declared: Declaration) -> Report:
+def _await_answer(receive: int, declared: Declaration) -> Answer:
     """Wait for what became of the reload; the supervisor keeps every limit itself."""
     seconds = 2 * (2 * declared.ready_seconds + declared.commit_seconds) + _MARGIN_SECONDS
     try:
-        report = channel.Reader(receive).receive(seconds)
+        answer = reloading.wait_for_answer(receive, seconds)
     except TimeoutError as error:
         message = f"no answer after {seconds:g} s"
         raise errors.StuckError(message) from error
-    if report is None:
+    if answer is None:
         message = "the service ended meanwhile"
         raise errors.NotRunningError(message)
-    return report
+    return answer
 
 
 # -- what the person sees --------------------------------------------------------------------------

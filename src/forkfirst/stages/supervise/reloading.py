@@ -9,7 +9,6 @@ socket, with the writing end of a pipe for the answer.
 from __future__ import annotations
 
 import _pickle  # as in `handover`: both ends are one program
-import binascii
 import os
 import signal
 import sys
@@ -19,7 +18,8 @@ from forkfirst.plan import fleet_events as events
 from forkfirst.plan.service import make_settings
 from forkfirst.stages.supervise.actions import Ticket
 from forkfirst.stages.supervise.kit import Kit
-from forkfirst.values import replace
+from forkfirst.unix import channel
+from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +34,42 @@ _DEFAULT_IN_CHILDREN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIG
 
 def encode(plan: Plan) -> str:
     """Return *plan* as a text for `take_over`."""
+    import binascii  # noqa: PLC0415 - only for a reload
+
     return binascii.b2a_base64(_pickle.dumps(plan), newline=False).decode("ascii")
 
 
+class Answer(Value):
+    """What became of a reload: the generation that serves by it, or 0 and why there is none."""
+
+    generation: int = 0
+    reason: str = ""
+    hint: str = ""
+
+
+def open_answer() -> tuple[int, int]:
+    """Return the ends of the pipe for an answer: the one to wait at, and the one to pass."""
+    return channel.open_channel()
+
+
+def wait_for_answer(fd: int, seconds: float) -> Answer | None:
+    """Wait for what became of a reload; None if the supervisor ended without a word.
+
+    Raises:
+        TimeoutError: It said nothing in *seconds*.
+    """
+    report = channel.Reader(fd).receive(seconds)
+    if report is None:
+        return None
+    fields = report.fields
+    if report.kind == "reloaded":
+        return Answer(generation=int(fields["generation"]))
+    return Answer(reason=str(fields["reason"]), hint=str(fields["hint"]))
+
+
 def _decode(text: str) -> Plan:
+    import binascii  # noqa: PLC0415 - only for a reload
+
     # A pickle can do whatever its sender could: but only this user and root are answered here, and
     # they may do with this process as they like anyway.
     try:
