@@ -97,8 +97,8 @@ def make_declaration(name: str, layers: list[tuple[Mapping[str, Any], Origin]]) 
     environment: dict[str, str] = {}
     for settings, origin in layers:
         if settings.get("target") is not None and settings.get("command") is not None:
-            message = "expected either a target or a command, got both"
-            raise origin.error("command", message)
+            key, message = "command", "expected either a target or a command, got both"
+            raise origin.error(key, message)
         for key, value in settings.items():
             if value is None:
                 continue
@@ -170,8 +170,8 @@ def _command(words: list[str], origin: Origin) -> tuple[str, ...]:
     """Make the program's path absolute, if it is one: a daemon is in another directory."""
     program, *arguments = words or [""]
     if not program:
-        message = "expected a program and its arguments, got no program"
-        raise origin.error("command", message)
+        key, message = "command", "expected a program and its arguments, got no program"
+        raise origin.error(key, message)
     return (origin.absolute(program) if "/" in program else program, *arguments)
 
 
