@@ -46,6 +46,7 @@ class Generation:
         kill_at: When its patience ends, or `NEVER`.
         status: Its exit status, or 128 + the signal that ended it; None while it runs.
         description: The same in words, or "".
+        is_ready: Whether it has said READY=1.
     """
 
     def __init__(self, recipe: Recipe, now: float) -> None:
@@ -53,6 +54,7 @@ class Generation:
         self.kill_at = NEVER
         self.status: int | None = None
         self.description = ""
+        self.is_ready = False
         self._rest_told = False
         self._taken = False
         self._receiver = _open_receiver()
@@ -68,17 +70,16 @@ class Generation:
         return None if self._receiver is None else self._receiver.fileno()
 
     def hear_ready(self) -> bool:
-        """Read what it said; return whether READY=1 was in it."""
-        ready = False
+        """Read what it said; return whether it has said READY=1, now or before."""
         if self._receiver is None:
-            return ready
+            return self.is_ready
         for message in iter(self._receiver.receive, None):
             for fd in message.fds:
                 os.close(fd)
             # Anybody may write to an abstract name.
             if message.pid == self.pid or _is_in_own_session(message.pid):
-                ready = ready or message.fields.get("READY") == "1"
-        return ready
+                self.is_ready = self.is_ready or message.fields.get("READY") == "1"
+        return self.is_ready
 
     def ask_to_stop(self, number: int, kill_at: float) -> None:
         """Send the signal *number*, as a terminal would if it is a terminal's, and set the limit.

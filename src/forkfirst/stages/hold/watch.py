@@ -148,6 +148,8 @@ class Watch:
         self._signals.clear()
         for generation in self._everybody():
             generation.look()
+            # All of them: what nobody reads would keep the poll awake. Also of one that has ended.
+            self._speaks = generation.hear_ready() or self._speaks
             if generation.stopped_for_terminal():
                 terminal.lend(generation.pid)
             if now >= generation.kill_at:
@@ -172,13 +174,9 @@ class Watch:
         coming = self._coming
         if coming is None:
             return
-        if coming.hear_ready():  # also of one that has ended: its last words
-            self._speaks = True
-            if coming.status is None:
-                self._promote(coming, now)
-        elif coming.status is not None:
+        if coming.status is not None:
             return
-        elif now >= self._settles_at(coming):
+        if coming.is_ready or now >= self._settles_at(coming):
             self._promote(coming, now)
         elif now >= coming.began + self._patience.ready:
             self._coming = None
