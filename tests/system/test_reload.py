@@ -404,3 +404,65 @@ def test_a_stop_lets_the_requests_finish(home: Home) -> None:
         assert _read_word(connection) == b"first"
         assert stop.wait(PATIENCE) == 0
     assert home.list_processes() == {}
+
+
+# -- under a manager, and from the program itself ---------------------------------------------
+
+
+def test_a_manager_is_told_of_each_reload_and_of_its_end(home: Home) -> None:
+    """`Type=notify-reload` waits for READY after RELOADING: also when nothing came of it."""
+    path = str(home.directory / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(PATIENCE)
+        program = _write(home, "first")
+        words = (f"{program}:main", "--listen", "web=127.0.0.1:0", "--workers", 2)
+        environment = {**home.environment, "NOTIFY_SOCKET": path}
+        service = home.open(*home.words("run", *words), env=environment)
+        assert _hear(manager, b"READY=1") == b"READY=1\nSTATUS=serving"
+        service.send_signal(signal.SIGHUP)
+        _hear(manager, b"RELOADING=1")
+        assert _hear(manager, b"READY=1") == b"READY=1\nSTATUS=generation 2 serves"
+        _write_text(home, FAILS)
+        service.send_signal(signal.SIGHUP)
+        _hear(manager, b"RELOADING=1")
+        assert b"not reloaded: the program failed" in _hear(manager, b"READY=1")
+        service.send_signal(signal.SIGTERM)
+        _hear(manager, b"STOPPING=1")
+        assert service.wait(PATIENCE) == 0
+
+
+def _hear(manager: socket.socket, beginning: bytes) -> bytes:
+    while not (message := manager.recv(4096)).startswith(beginning):
+        pass
+    return message
+
+
+def test_a_program_that_declares_itself_reloads_with_its_new_declaration(home: Home) -> None:
+    """Its supervisor has never imported it, so its module is as new as its settings."""
+    text = (
+        "from forkfirst import Service\n"
+        "async def main(context):\n"
+        "    context.ready('WORD')\n"
+        "    await context.wait_stopping()\n"
+        "service = Service(program=main, name='app', workers=WORKERS)\n"
+        "if __name__ == '__main__':\n"
+        "    service.main()\n"
+    )
+
+    def write(word: str, workers: int) -> Path:
+        text_ = text.replace("WORD", word).replace("WORKERS", str(workers))
+        return home.program("app.py", text_)
+
+    program = write("one", 1)
+    python = home.words()[0]
+    assert home.run(python, program, "start").status == 0
+    assert (home.status("app")["status"], home.status("app")["asked"]) == ("one", 1)
+    write("three", 2)
+    assert home.run(python, program, "reload").status == 0
+    found = _wait_until(home, lambda found: len(found["workers"]) == 2)
+    assert found["status"] == "three"
+    write("twelve", 1)
+    assert _reload(home).status == 0
+    _wait_until(home, lambda found: found["status"] == "twelve")
+    assert home.run(python, program, "run").status == 64

@@ -59,11 +59,17 @@ def _dispatch(service: Service, argv: list[str]) -> int:
         message = f"{what}; {program} has " + ", ".join(commands)
         raise errors.UsageError(message)
     command, arguments = argv[0], argv[1:]
-    spawn = "--spawn" in arguments or (command == "start" and not probe.forks_well())
+    spawn = "--spawn" in arguments or (
+        # The supervisor of workers must never have imported what they run.
+        command in ("start", "plan") and (service.workers > 0 or not probe.forks_well())
+    )
     declaration = declare_by_name(service) if spawn else make_declaration(service)
     if command not in _STARTING:
         parser, act = main_.make_parser(command)
-        return act(command, parser.parse_args([declaration.name, *arguments]))
+        namespace = parser.parse_args([declaration.name, *arguments])
+        if command == "reload":
+            namespace.declaration = declare_by_name(service)
+        return act(command, namespace)
     unknown = [word for word in arguments if word not in _SWITCHES[command]]
     if unknown:
         message = f"{program} {command} does not know {unknown[0]}"
@@ -72,6 +78,10 @@ def _dispatch(service: Service, argv: list[str]) -> int:
         )
         raise errors.UsageError(message, hint=hint)
     foreground = command == "run" or bool({"-f", "--foreground"} & set(arguments))
+    if command == "run" and service.workers:
+        message = f"{program} has loaded itself, and the supervisor of workers must not have"
+        hint = f"forkfirst run {declaration.target} --workers {service.workers} …"
+        raise errors.UsageError(message, hint=hint)
     if command == "plan":
         from forkfirst.cli import explain  # noqa: PLC0415 - only for this
 

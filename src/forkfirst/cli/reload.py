@@ -16,6 +16,7 @@ from forkfirst.values import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import NoReturn
 
     from forkfirst.cli.known import KnownService
     from forkfirst.plan.order import Plan
@@ -38,6 +39,14 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         "--no-wait", action="store_true", help="fail if another reload is in progress"
     )
     parser.add_argument(
+        "--control",
+        metavar="SOCKET",
+        help="where a service without a record answers: PATH or @NAME",
+    )
+    parser.add_argument(
+        "--chdir", metavar="DIR", help="where it was started, by the command after --"
+    )
+    parser.add_argument(
         "--canary", metavar="PERCENT", help="reload so many workers first, and ask their health"
     )
     parser.add_argument(
@@ -48,6 +57,15 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 def run(command: str, arguments: argparse.Namespace) -> int:
     """Do *command*; return its exit status."""
     service = known.find(arguments.name)
+    if command == "reload" and arguments.control:
+        service = replace(
+            service,
+            control_socket=arguments.control.replace("@", "\0", 1),
+            directory=arguments.chdir or service.directory,
+            command=tuple(arguments.tail),
+            mode=order.FOREGROUND,
+            log="",
+        )
     _check_supervised(service, command)
     if command == "scale":
         answer = service.ask("scale", workers=arguments.workers)
@@ -66,7 +84,7 @@ def reload(service: KnownService, arguments: argparse.Namespace) -> int:
     offset = _size_of(service.log)
     declared = _declare_again(service, arguments)
     host = probe.read_host(detaching=service.mode == order.DAEMON)
-    plan = order.make_plan(declared, host, foreground=service.mode != order.DAEMON)
+    plan = order.plan_workers(declared, host, mode=service.mode or order.DAEMON)
     try:
         receive = _hand_over(service, plan, wait=not arguments.no_wait)
         answer = _await_answer(receive, declared)
@@ -94,12 +112,17 @@ def _check_supervised(service: KnownService, command: str) -> None:
 
 def _declare_again(service: KnownService, arguments: argparse.Namespace) -> Declaration:
     """Make the declaration from the recorded command line and the files as they are now."""
-    if service.command[1:4] != _START:
+    declared: Declaration | None = getattr(arguments, "declaration", None)
+    if declared is None and service.command[1:4] != _START and "start" in service.command:
+        _ask_the_program(service, arguments)
+    if declared is None and service.command[1:4] != _START:
         message = f'cannot reload "{service.name}": nothing is known of how it was started'
         raise errors.UsageError(message)
     os.chdir(service.directory)
-    namespace = main.parse("start", list(service.command[4:]))
-    found = [one for one in declare.make_declarations(namespace) if one.name == service.name]
+    found = [declared] if declared is not None else []
+    if declared is None:
+        namespace = main.parse("start", list(service.command[4:]))
+        found = [one for one in declare.make_declarations(namespace) if one.name == service.name]
     if not found:
         message = f'cannot reload "{service.name}": it is not declared any more'
         raise errors.ConfigError(message)
@@ -109,6 +132,19 @@ def _declare_again(service: KnownService, arguments: argparse.Namespace) -> Decl
     origin = config.Origin("command line", os.getcwd(), prefix="--")
     flags = {"canary": arguments.canary, "commit-window": arguments.commit_window}
     return replace(found[0], **config.read_flags(flags, origin))
+
+
+def _ask_the_program(service: KnownService, arguments: argparse.Namespace) -> NoReturn:
+    """Have the program that declares itself do it: only its own process may import it."""
+    words = list(service.command[: service.command.index("start")])
+    words.append("reload")
+    words += ["--no-wait"] if arguments.no_wait else []
+    for flag in ("canary", "commit_window"):
+        if getattr(arguments, flag) is not None:
+            words += [f"--{flag.replace('_', '-')}", getattr(arguments, flag)]
+    os.chdir(service.directory)
+    os.execv(words[0], words)  # noqa: S606 - our own interpreter, no shell
+    raise AssertionError
 
 
 # -- handing over ----------------------------------------------------------------------------------

@@ -121,6 +121,30 @@ def make_plan(
     )
 
 
+def plan_workers(service: Declaration, host: Host, *, mode: str) -> Plan:
+    """Decide what each worker of a generation does, for a supervisor that runs already.
+
+    Raises:
+        ConfigError: The service cannot run as it is declared.
+    """
+    check_service(service)
+    if service.chroot:
+        service = _enter_root(service)
+    return Plan(
+        mode=mode,
+        service=service,
+        places=find_places(service.name, host, pid_file=service.pid_file, log=service.log),
+        identity=None,
+        first=(),
+        leader=(),
+        early=(),
+        launcher=(),
+        worker=(),
+        last=(),
+        program=_program_steps(service, mode),
+    )
+
+
 def _process_steps(
     service: Declaration, *, spawn: bool
 ) -> tuple[tuple[Step, ...], tuple[Step, ...], tuple[Step, ...]]:

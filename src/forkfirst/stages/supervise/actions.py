@@ -9,7 +9,7 @@ from forkfirst import errors
 from forkfirst.plan import fleet_events as events
 from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.stages.start import unlink_if_same
-from forkfirst.stages.supervise import worker
+from forkfirst.stages.supervise import outside, worker
 from forkfirst.stages.supervise.process import read_memory, read_resident
 from forkfirst.unix import channel, children
 
@@ -147,12 +147,14 @@ def let_go(supervisor: Supervisor, kit: Kit) -> None:
 def _report_ready(supervisor: Supervisor, _: events.ReportReady) -> None:
     status = next((one.status for one in supervisor.processes.values() if one.status), "")
     _answer_launcher(supervisor, "ready", status=status)
+    outside.say_ready(supervisor, status)
 
 
 def _report_start_failed(supervisor: Supervisor, action: events.ReportStartFailed) -> None:
     what, hint = describe_failure(supervisor, action.worker, action.reason)
     if supervisor.start.report_to == NO_DESCRIPTOR:
         supervisor.say(f"cannot start: {what}")
+        outside.say_failed(supervisor, what, action.exit_status)
     _answer_launcher(supervisor, "refused", message=what, hint=hint, exit_status=action.exit_status)
 
 
@@ -186,6 +188,7 @@ def _answer_launcher(supervisor: Supervisor, kind: str, **fields: Field) -> None
 def _report_reloaded(supervisor: Supervisor, action: events.ReportReloaded) -> None:
     supervisor.say(f"reloaded: generation {action.generation} serves")
     supervisor.plan_looks()
+    outside.say_ready(supervisor, f"generation {action.generation} serves")
     for name in action.tickets:
         answer(supervisor, name, "reloaded", generation=action.generation)
 
@@ -193,6 +196,7 @@ def _report_reloaded(supervisor: Supervisor, action: events.ReportReloaded) -> N
 def _report_reload_failed(supervisor: Supervisor, action: events.ReportReloadFailed) -> None:
     what, hint = describe_failure(supervisor, action.worker, action.reason)
     supervisor.say(f"not reloaded: {what}")
+    outside.say_ready(supervisor, f"not reloaded: {what}")
     for name in action.tickets:
         answer(supervisor, name, "failed", reason=what, hint=hint)
 

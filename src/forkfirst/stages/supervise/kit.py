@@ -24,10 +24,19 @@ class Kit:
         self.listeners = tuple(listeners)
 
     @property
-    def addresses(self) -> dict[str, int]:
-        """The descriptor of each listener by the text that declares it."""
-        declared = (str(listener) for listener in self.plan.service.listeners)
-        return dict(zip(declared, (fd for _, fd in self.listeners), strict=True))
+    def addresses(self) -> dict[str, tuple[int, ...]]:
+        """The descriptors of each listener that was declared, by the text that declares it.
+
+        What a manager has passed may be several of one name, or not declared at all.
+        """
+        declared = self.plan.service.listeners
+        if len(declared) == len(self.listeners):
+            pairs = zip(declared, self.listeners, strict=True)
+            return {str(one): (fd,) for one, (_, fd) in pairs}
+        return {
+            str(one): tuple(fd for name, fd in self.listeners if name == one.name)
+            for one in declared
+        }
 
     @property
     def paths(self) -> set[str]:

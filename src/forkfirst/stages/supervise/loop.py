@@ -15,7 +15,7 @@ import time
 from forkfirst import errors
 from forkfirst.plan import fleet, service, steps
 from forkfirst.plan import fleet_events as events
-from forkfirst.stages.supervise import actions, reloading, told
+from forkfirst.stages.supervise import actions, outside, reloading, told
 from forkfirst.stages.supervise.kit import Kit
 from forkfirst.unix import children, session, signals
 from forkfirst.values import replace
@@ -71,6 +71,7 @@ class Supervisor:
         tickets: What each reload in progress brought, and where its answer goes.
         last_ticket: The number of the last of them.
         spawned: What else was started, by pid.
+        control: The path of the control socket, or its name in the kernel after an "@".
         finished: The exit status, when nothing is left.
     """
 
@@ -85,11 +86,12 @@ class Supervisor:
         self.processes: dict[int, Process] = {}
         self.tickets: dict[str, actions.Ticket] = {}
         self.last_ticket = 0
+        self.control = ""
         self.finished: int | None = None
         self.spawned: dict[int, str] = {}
         self._happened: list[events.Event] = []
         self._is_reacting = False
-        self._look_at = self._measure_at = float("inf")
+        self._look_at = self._measure_at = self._feed_at = float("inf")
         self._wake, self._wake_end = _open_wakeup()
 
     def run(self) -> int:
@@ -103,6 +105,7 @@ class Supervisor:
         signals.unblock_all()
         self.happen(events.StartAsked())
         self.plan_looks()
+        self._feed_at = outside.feed(self)
         while self.finished is None:
             self._turn()
         return self.finished
@@ -179,7 +182,7 @@ class Supervisor:
 
     def _milliseconds_until_due(self, server_seconds: float | None) -> int | None:
         now = time.monotonic()
-        due = [self._look_at, self._measure_at]
+        due = [self._look_at, self._measure_at, self._feed_at]
         if self.fleet.timer is not None:
             due.append(self.fleet.timer)
         if server_seconds is not None:
@@ -197,6 +200,8 @@ class Supervisor:
         match number:
             case signal.SIGTERM | signal.SIGINT:
                 stopping = self.fleet.state == "stopping"
+                if not stopping:
+                    outside.say_stopping(self)
                 self.happen(events.StopAsked(force=stopping))
             case signal.SIGHUP:
                 reloading.spawn(self)
@@ -209,6 +214,8 @@ class Supervisor:
         now = time.monotonic()
         if self.fleet.timer is not None and self.fleet.timer <= now:
             self.happen(events.Tick(jitter=actions.throw_dice()))
+        if self._feed_at <= now:
+            self._feed_at = outside.feed(self)
         if self._look_at <= now:
             self._look_for_hangs(now)
         if self._measure_at <= now:
@@ -229,6 +236,7 @@ class Supervisor:
                 self.happen(events.Ready(worker=process.number))
             case "status":
                 process.status = str(fields["text"])
+                outside.say_status(self, process.status)
             case "ended":
                 process.how = str(fields["how"])
             case "refused":
@@ -250,6 +258,8 @@ class Supervisor:
                 what = self.spawned.pop(pid, "")
                 if what and raw:
                     self.say(f"{what} {children.describe_status(raw)}")
+                    if self.fleet.state == "running":  # its manager waits for the end of it
+                        outside.say_ready(self, "not reloaded")
                 continue
             process.raw = raw
             self._hear(process)  # its last words

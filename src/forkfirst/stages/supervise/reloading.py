@@ -16,6 +16,7 @@ import sys
 from forkfirst import errors
 from forkfirst.plan import fleet_events as events
 from forkfirst.plan.service import make_settings
+from forkfirst.stages.supervise import outside
 from forkfirst.stages.supervise.actions import Ticket
 from forkfirst.stages.supervise.kit import Kit
 from forkfirst.unix import channel
@@ -91,17 +92,9 @@ def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, A
     if len(passed) != 1 + len(texts):
         message = f"{len(passed)} descriptors came for an answer and {len(texts)} listeners"
         raise ValueError(message)
-    known = supervisor.kit.addresses
-    fresh = dict(zip(texts, passed[1:], strict=True))
-    declared = plan.service.listeners
-    missing = [str(one) for one in declared if str(one) not in {**known, **fresh}]
-    if missing:
-        message = f"no descriptor came for the listener {missing[0]}"
-        raise ValueError(message)
-    fds = {**fresh, **known}
-    kit = Kit(plan, [(one.name, fds[str(one)]) for one in declared])
-    for one in declared:
-        if one.path and str(one) not in known:
+    kit = _make_kit(supervisor.kit, plan, dict(zip(texts, passed[1:], strict=True)))
+    for one in plan.service.listeners:
+        if one.path and str(one) in texts:
             supervisor.start.made_path(one.path)
     supervisor.last_ticket += 1
     name = str(supervisor.last_ticket)
@@ -116,10 +109,26 @@ def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, A
     return {"ticket": name}
 
 
+def _make_kit(before: Kit, plan: Plan, fresh: Mapping[str, int]) -> Kit:
+    """Return what the new generation has: of what was declared before the same, else *fresh*."""
+    if not plan.service.listeners and not before.plan.service.listeners:
+        return Kit(plan, before.listeners)  # what a manager has passed without our asking
+    found = {**{text: (fd,) for text, fd in fresh.items()}, **before.addresses}
+    missing = [str(one) for one in plan.service.listeners if not found.get(str(one))]
+    if missing:
+        message = f"no descriptor came for the listener {missing[0]}"
+        raise ValueError(message)
+    return Kit(plan, [(one.name, fd) for one in plan.service.listeners for fd in found[str(one)]])
+
+
 def spawn(supervisor: Supervisor) -> None:
     """Start `forkfirst reload` for this service, by exec: that is what SIGHUP asks for."""
-    name = supervisor.start.plan.service.name
-    command = [sys.executable, "-m", "forkfirst", "reload", name]
+    start = supervisor.start
+    outside.say_reloading(supervisor)
+    command = [sys.executable, "-m", "forkfirst", "reload", start.plan.service.name]
+    if not start.plan.places.record:  # under a manager, which has no use for one
+        command += ["--control", supervisor.control, "--chdir", start.directory]
+        command += ["--", *start.command]
     try:
         pid = os.posix_spawn(
             sys.executable, command, os.environ, setsigdef=_DEFAULT_IN_CHILDREN, setsigmask=()

@@ -36,6 +36,10 @@ def serve(supervisor: Supervisor) -> None:
             path=start.plan.places.log, max_bytes=service.log_size, keep=service.log_keep
         )
         facts.log.install()
+    supervisor.control = start.plan.places.control_socket
+    if start.control < 0:  # under a manager; a name of the kernel's leaves no file
+        supervisor.control = f"@forkfirst-{os.getpid()}-{os.urandom(8).hex()}"
+        start.control = server.open_socket("\0" + supervisor.control[1:])
     start.server = server.Server(
         start.control,
         {
