@@ -41,6 +41,15 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--spawn", action="store_true", help="fork nothing: execute fresh interpreters instead"
         )
+    if command == "run":
+        parser.add_argument(
+            "--watch",
+            nargs="*",
+            action="extend",
+            metavar="PATH",
+            help="start it anew when a file below PATH (or beside the program) changes, and hold "
+            "its listeners meanwhile; repeatable",
+        )
     if command in ("stop", "restart"):
         parser.add_argument("name", help="the service")
         parser.add_argument(
@@ -57,6 +66,10 @@ def run(command: str, arguments: argparse.Namespace) -> int:
         return stop(known.find(arguments.name), arguments.grace_period)
     if command == "restart":
         return restart(known.find(arguments.name), arguments.grace_period)
+    if command == "run" and arguments.watch is not None:
+        from forkfirst.cli import watching  # noqa: PLC0415 - only for this
+
+        return watching.watch_service(arguments)
     services = declare.make_declarations(arguments)
     foreground = command == "run" or arguments.foreground
     spawn = command == "start" and arguments.spawn

@@ -171,8 +171,8 @@ def _launcher_steps(
         chosen.append(steps.CheckTarget(target=service.target, directory=service.source_directory))
     if host.identity is not None:
         chosen.append(_check_readable(service, host.identity))
+    chosen.extend(_directories(host, places))
     if places.pid_file:
-        chosen.extend(_run_directories(host, places))
         # The lock comes before anything that a second starter could disturb.
         chosen.append(steps.LockPidFile(path=places.pid_file))
     if mode == DAEMON or service.log:
@@ -318,14 +318,16 @@ def _check_readable(service: Declaration, identity: Identity) -> Step:
     )
 
 
-def _run_directories(host: Host, places: Places) -> tuple[Step, ...]:
-    own = places.record.rpartition("/")[0]
-    chosen = [steps.MakeDirectory(path=own, mode=0o700, private=True)]
-    if places.run_directory != own:
-        # The last two are its own data's: it could not make them itself.
+def _directories(host: Host, places: Places) -> tuple[Step, ...]:
+    chosen = []
+    if places.pid_file:
+        own = places.record.rpartition("/")[0]
+        chosen.append(steps.MakeDirectory(path=own, mode=0o700, private=True))
+    if host.identity is not None:  # that user could not make them
+        made = (places.run_directory, places.state, places.cache)
         chosen.extend(
             steps.MakeDirectory(path=path, mode=0o700, private=True, owner=host.identity)
-            for path in (places.run_directory, places.state, places.cache)
+            for path in made
         )
     return tuple(chosen)
 

@@ -49,6 +49,8 @@ class Context:
             `--commit-window`): whether this process serves well. It may return False, or a text
             that says why not, or raise. It is called in another thread than the program's.
         supervised: Whether this is a worker, whose supervisor keeps the time of its stop.
+        held_outside: Whether somebody else holds its listeners too, and with them whoever waits to
+            be accepted: then nobody is accepted any more once it is to stop.
         pause_accepting: Take no new connections, from the runtime's loop; see `runtime.asyncio_`.
         resume_accepting: Take them again.
         failure: What the program ended by, if that was a failure.
@@ -75,6 +77,7 @@ class Context:
         self.describe_tasks: Callable[[], str] = str
         self.healthy: Callable[[], object] = lambda: True
         self.supervised = False
+        self.held_outside = False
         self.pause_accepting: Callable[[], object] = _ignore
         self.resume_accepting: Callable[[], object] = _ignore
         self.failure: BaseException | None = None
@@ -182,7 +185,7 @@ class Context:
         self._cooperative = True
         from forkfirst.runtime import waiting  # noqa: PLC0415 - after READY, as a rule
 
-        turns = _TURNS_TO_A_HANDLER if self.supervised else 0
+        turns = _TURNS_TO_A_HANDLER if self.supervised or self.held_outside else 0
         await waiting.wait(lambda: self._stopping, self._wakers, turns=turns)
 
     def wait_stopping_blocking(self, seconds: float | None = None) -> bool:
@@ -340,6 +343,8 @@ class Context:
             return
         self._stopping = True
         try:
+            if self.held_outside:
+                self.pause_accepting()
             self._on_stopping()
         finally:
             for wake in tuple(self._wakers):

@@ -92,7 +92,8 @@ def _lock_pid_file(step: steps.LockPidFile, start: Start) -> None:
     except errors.AlreadyRunningError as error:
         from forkfirst.stages import running  # noqa: PLC0415 - only for a failure
 
-        if running.is_orphaned(step.path):
+        identity = start.plan.identity
+        if running.is_orphaned(step.path, None if identity is None else identity.uid):
             message = f"pid {error.pid} is dead, but what it left behind holds its lock"
             error.args = (message,)
             error.hint = f"forkfirst stop {start.plan.service.name} ends that"

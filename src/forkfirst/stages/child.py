@@ -183,6 +183,7 @@ def _prepare(
         connection=start.connection,
     )
     context.supervised = bool(start.plan.program)
+    context.held_outside = start.held_outside
     context.stored_descriptors = start.stored
     places = start.plan.places
     context.directories = {

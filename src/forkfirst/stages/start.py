@@ -44,6 +44,7 @@ class Start:
         facts: What the service knows of itself, in the service.
         server: Who answers for it, in the service.
         manager: Who manages the service and is told so; None where nobody is.
+        held_outside: Whether its listeners were passed to it, and so stay open without it.
         stored: Name and descriptor of what was passed and is no listener.
         connection: The one connection that this process was started for, or `NO_DESCRIPTOR`.
         own_status: What the kernel says of the service, opened before its root changed; or None.
@@ -78,6 +79,7 @@ class Start:
         self.facts: Facts | None = None
         self.server: Server | None = None
         self.manager: Manager | None = None
+        self.held_outside = False
         self.stored: list[tuple[str, int]] = []
         self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None

@@ -54,6 +54,7 @@ def _adopt_listener(step: adoption.AdoptListener, start: Start) -> None:
         raise errors.ConfigError(message)
     os.set_inheritable(step.fd, False)  # noqa: FBT003 - the call has no name for it
     start.listeners.append((step.name, step.fd))
+    start.held_outside = True
 
 
 def _keep_descriptor(step: adoption.KeepDescriptor, start: Start) -> None:
