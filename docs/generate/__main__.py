@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import fleet_moves
 import pages
 import public_names
 
@@ -20,6 +21,7 @@ PAGES = {
     "cli.md": pages.write_commands,
     "exit-statuses.md": pages.write_exit_statuses,
     "hazards.md": kinds.describe_kinds,
+    "fleet.md": fleet_moves.write_moves,
     "steps.md": pages.write_steps,
     "python.md": public_names.write_public_names,
 }
