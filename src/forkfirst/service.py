@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from forkfirst.values import Value
+from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ def declare_by_name(service: Service) -> Declaration:
     target = service.program
     if not isinstance(target, str):
         target = name_program(target)
+    declared = make_declaration(service, target=target)
     # What is first on the path already is not put there again, and nothing is shadowed.
     first = os.path.abspath(sys.path[0]) if sys.path else ""
-    return make_declaration(service, target=target, directory=first if os.path.isdir(first) else "")
+    return replace(declared, source_directory=first) if os.path.isdir(first) else declared
 
 
 def name_program(program: Callable[..., object]) -> str:
@@ -172,7 +173,7 @@ def name_program(program: Callable[..., object]) -> str:
     raise errors.TargetError(message, hint=hint)
 
 
-def make_declaration(service: Service, *, target: str = "", directory: str = "") -> Declaration:
+def make_declaration(service: Service, *, target: str = "") -> Declaration:
     """Return the declaration that *service* stands for.
 
     Args:
@@ -198,5 +199,5 @@ def make_declaration(service: Service, *, target: str = "", directory: str = "")
     }
     return config.make_declaration(
         service.name,
-        [({"target": target, **settings}, config.Origin(file, directory or os.getcwd()))],
+        [({"target": target, **settings}, config.Origin(file, os.getcwd()))],
     )
