@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 
 from forkfirst import errors
 from forkfirst.guard.hazard import Hazard, Origin
 from forkfirst.stages.fresh import interpreter
-from forkfirst.unix import channel
+from forkfirst.unix import channel, stdio
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
@@ -133,12 +132,13 @@ def examine(text: str, directory: str, report_to: int) -> None:
         import traceback  # noqa: PLC0415 - only for a failure
 
         traceback.print_exc()
-        sys.stderr.flush()
+        stdio.flush_standard_streams()
         channel.send(report_to, "raised")
         return
     for hazard in verdict.find_hazards(thorough=True, watch=watch):
         if hazard not in before:
             _send(report_to, hazard)
+    stdio.flush_standard_streams()  # after the last report this process is killed
     channel.send(report_to, "examined")
 
 
