@@ -107,6 +107,9 @@ def rotate(facts: Facts) -> dict[str, Any]:
     if facts.log is None:
         message = "this service has no log file: its output goes to whoever supervises it"
         raise ValueError(message)
+    if facts.state == "starting":
+        message = "it is still being started: its log is rotated when it is ready"
+        raise ValueError(message)
     facts.log.rotate()
     return {"log": facts.plan.places.log}
 

@@ -76,6 +76,8 @@ class Telling:
         """Say READY to the launcher, once; its end of the pipe is closed after it."""
         self._facts.state = "ready"
         self._facts.status = status or self._facts.status
+        if self._facts.log is not None:
+            self._facts.log.rotate_at(self._start.plan.service.log_size)
         if self._send("ready", status=status):
             os.close(self._start.report_to)
             self._start.report_to = NO_DESCRIPTOR
@@ -234,9 +236,8 @@ def serve_control(start: Start) -> None:
         from forkfirst.unix import log_file  # noqa: PLC0415 - loaded already by OpenLog
 
         service = start.plan.service
-        facts.log = log_file.Log(
-            path=start.plan.places.log, max_bytes=service.log_size, keep=service.log_keep
-        )
+        # It is not rotated before READY: a start that fails shows all of it, and leaves nothing.
+        facts.log = log_file.Log(path=start.plan.places.log, keep=service.log_keep)
         facts.log.install()
     if start.control == NO_DESCRIPTOR:
         return  # whoever manages it has given it no place for one

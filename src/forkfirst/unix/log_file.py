@@ -137,6 +137,10 @@ class Log:
         # A thread may be rotating while another forks: the child would find the lock taken.
         os.register_at_fork(after_in_child=self._forget_lock)
 
+    def rotate_at(self, max_bytes: int) -> None:
+        """Rotate from now on when the log is larger than *max_bytes*; 0 for never."""
+        self.max_bytes = self._limit = max_bytes
+
     def rotate(self) -> None:
         """Move the log to path.1, older ones up by one, and go on in a new file.
 
