@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from forkfirst.plan import confinement, steps
+from forkfirst.plan import adoption, confinement, managing, steps
 from forkfirst.stages import apply
 
-KINDS = [
-    *steps.Step.__subclasses__(),
-    *(kind for kind in vars(confinement).values() if isinstance(kind, type)),
-]
+KINDS: set[type[steps.Step]] = {
+    kind
+    for module in (steps, confinement, adoption, managing)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, steps.Step) and kind is not steps.Step
+}
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {steps.Step}, key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(KINDS, key=str))
 def test_every_step_has_a_function(kind: type[steps.Step]) -> None:
     """A step that nobody can take would fail in the middle of a start."""
     assert callable(apply.TABLE[kind])

@@ -356,7 +356,7 @@ def test_root_s_service_opens_a_low_port_and_becomes_another_user(
     real_systemd: RealSystemd, unit: Callable[..., str]
 ) -> None:
     """The drop is ours here, and the manager still hears of everything after it."""
-    name = unit(f"{TARGET}:serve --user nobody --listen 127.0.0.1:82")
+    name = unit(f"{TARGET}:serve --name dropped --user nobody --listen 127.0.0.1:82")
     start(real_systemd, name)
     told = ask(real_systemd, "82")
     assert told["uids"] == ["65534"] * 4

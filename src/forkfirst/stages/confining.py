@@ -190,7 +190,8 @@ def make_directory(path: str, mode: int, owner: Identity) -> None:
             f"cannot trust directory {path}: it belongs to uid {facts.st_uid} with mode "
             f"{facts.st_mode:06o}"
         )
-        raise errors.UnsafePathError(message, hint=f"it must be {owner.name}'s alone") from None
+        hint = f"it must be {owner.name}'s alone: chown -R {owner.name} {path}"
+        raise errors.UnsafePathError(message, hint=hint) from None
     os.chown(path, owner.uid, owner.gid)
 
 
