@@ -15,7 +15,7 @@ from forkfirst.control.protocol import MAX_REQUEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
 
 _CHUNK = 16 * 1024
 _MOST_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD
@@ -32,7 +32,7 @@ class Caller:
 
     __slots__ = ("_incoming", "_outgoing", "active", "descriptors", "ending", "stream")
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: _socket.socket) -> None:
         self.stream = stream
         self.active = time.monotonic()
         self.descriptors: list[int] = []
@@ -66,13 +66,13 @@ class Caller:
             self.ending = True  # what is left of a request will never be whole
 
     def _receive_with_descriptors(self) -> bytes:
-        import socket  # noqa: PLC0415 - loaded by the accept before
+        import _socket  # noqa: PLC0415 - loaded by the accept before
 
-        room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
-        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        room = _socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
+        flags = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
         data, ancillary, _, _ = self.stream.recvmsg(_CHUNK, room, flags)
         for level, kind, rights in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
                 self.descriptors += (number for (number,) in struct.iter_unpack("i", rights))
         return data
 
@@ -113,7 +113,7 @@ class Caller:
             self._outgoing = self._outgoing[sent:]
 
 
-def refuse(stream: socket.socket, answer: bytes) -> None:
+def refuse(stream: _socket.socket, answer: bytes) -> None:
     """Send *answer*, as far as that goes without waiting, and hang up."""
     try:  # noqa: SIM105 - contextlib is not loaded here
         # A fresh connection's buffer is empty, so this is sent or fails, and never waits.
@@ -123,18 +123,18 @@ def refuse(stream: socket.socket, answer: bytes) -> None:
     stream.close()
 
 
-def read_peer_uid(stream: socket.socket) -> int | None:
+def read_peer_uid(stream: _socket.socket) -> int | None:
     """Return the effective uid that connected, or None where the system cannot say.
 
     Source: unix(7) for SO_PEERCRED; unix(4) of FreeBSD and macOS for LOCAL_PEERCRED.
     """
-    import socket  # noqa: PLC0415 - loaded by the accept before
+    import _socket  # noqa: PLC0415 - loaded by the accept before
 
     system: str = sys.platform  # a copy, or type checkers see only the system they run on
     try:
         if system == "linux":
             size = struct.calcsize("iII")
-            credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            credentials = stream.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
             return int(struct.unpack("iII", credentials)[1])  # pid, uid, gid
         if system == "darwin" or system.startswith("freebsd"):
             # struct xucred: a version, the uid, and groups; level 0 is SOL_LOCAL, option 1 this.
@@ -146,6 +146,6 @@ def read_peer_uid(stream: socket.socket) -> int | None:
 
 def _no_signal() -> int:
     """Return the flag by which send(2) to who has hung up is an error and not SIGPIPE."""
-    import socket  # noqa: PLC0415 - loaded by the accept before
+    import _socket  # noqa: PLC0415 - loaded by the accept before
 
-    return getattr(socket, "MSG_NOSIGNAL", 0)
+    return getattr(_socket, "MSG_NOSIGNAL", 0)

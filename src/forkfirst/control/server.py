@@ -267,15 +267,16 @@ class Server:
     # -- callers ---------------------------------------------------------------------------------
 
     def _accept(self) -> None:
+        import _socket  # noqa: PLC0415 - its Python half costs time, and 0.7 MiB for ever
         import json  # noqa: F401, PLC0415 - while a spare descriptor may be had for it
-        import socket  # noqa: PLC0415 - the first caller pays for both, not the start
 
         # A view of the listener that closes nothing: the descriptor stays the server's.
-        listener = socket.socket(fileno=self._listener)
+        listener: Any = _socket.socket(fileno=self._listener)
         try:
-            stream, _ = listener.accept()
+            accepted, _ = listener._accept()  # noqa: SLF001 - what socket.accept calls
         finally:
             listener.detach()
+        stream = _socket.socket(fileno=accepted)
         stream.setblocking(False)  # noqa: FBT003 - its only way
         uid = read_peer_uid(stream)
         if uid not in self._allowed_uids:

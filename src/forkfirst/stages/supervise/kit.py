@@ -17,11 +17,14 @@ class Kit:
     Attributes:
         plan: What each worker does.
         listeners: Name and descriptor of each.
+        described: Name and address of each, once a worker has told it; to look at a socket needs
+            modules that this process would keep for ever.
     """
 
     def __init__(self, plan: Plan, listeners: Iterable[tuple[str, int]]) -> None:
         self.plan = plan
         self.listeners = tuple(listeners)
+        self.described: list[tuple[str, str]] = []
 
     @property
     def addresses(self) -> dict[str, tuple[int, ...]]:

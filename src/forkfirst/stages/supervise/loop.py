@@ -233,6 +233,10 @@ class Supervisor:
         match report.kind:
             case "ready":
                 process.status = str(fields["status"]) or process.status
+                kit = self.kits[process.generation]
+                addresses = str(fields["addresses"]).split("\0") if kit.listeners else []
+                names = [name for name, _ in kit.listeners]
+                kit.described = list(zip(names, addresses, strict=True))
                 self.happen(events.Ready(worker=process.number))
             case "status":
                 process.status = str(fields["text"])

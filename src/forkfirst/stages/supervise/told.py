@@ -27,9 +27,7 @@ _STACKS_WITHIN = 1.0
 def serve(supervisor: Supervisor) -> None:
     """Install the log, and make the control server that the loop drives."""
     start = supervisor.start
-    facts = start.facts = answers.Facts(
-        start.plan, began=time.time(), listeners=tuple(start.listeners)
-    )
+    facts = start.facts = answers.Facts(start.plan, began=time.time(), listeners=())
     if start.log >= 0:
         service = start.plan.service
         facts.log = log_file.Log(
@@ -61,7 +59,6 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     facts = supervisor.start.facts
     assert facts is not None  # noqa: S101 - `serve` has made it
     facts.plan = supervisor.kit.plan
-    facts.listeners = supervisor.kit.listeners
     facts.state = _describe_state(supervisor)
     facts.status = next((one.status for one in supervisor.processes.values() if one.status), "")
     workers = [_describe_worker(supervisor, one) for one in supervisor.fleet.workers]
@@ -70,6 +67,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     found["rss_bytes"] += sum(one["rss_bytes"] for one in workers)
     found["cpu_seconds"] += sum(one["cpu_seconds"] for one in workers)
     found["threads"] += sum(one["threads"] for one in workers)
+    found["listeners"] = supervisor.kit.described
     found["asked"] = supervisor.count_asked()
     found["workers"] = workers
     return found

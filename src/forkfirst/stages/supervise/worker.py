@@ -139,7 +139,7 @@ class _Telling(child.Telling):
         """Say READY to the supervisor."""
         self._is_ready = True
         self._facts.state = "ready"
-        self._send("ready", status=status)
+        self._send("ready", status=status, addresses=_describe_listeners(self._start))
 
     def status(self, text: str) -> None:
         """Pass on what the program says of itself."""
@@ -230,6 +230,14 @@ class _Telling(child.Telling):
                 octets = octets[os.write(_STDERR, octets) :]
         except OSError:
             return
+
+
+def _describe_listeners(start: Start) -> str:
+    if not start.listeners:
+        return ""
+    from forkfirst.unix import sockets  # noqa: PLC0415 - the program has loaded what it needs
+
+    return "\0".join(sockets.address_text(fd) for _, fd in start.listeners)
 
 
 def _read_pulse(context: Context | None) -> float:
