@@ -153,7 +153,9 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
             command=start.command,
         ),
     )
-    start.on_failure(lambda: record.put_back(step.path, old))
+    # Only a daemon can be restarted by its name; of another there is nothing to be known later.
+    undone = start.on_failure if start.forked is not None else start.at_end
+    undone(lambda: record.put_back(step.path, old))
 
 
 def _hand_over(_: steps.HandOver, start: Start) -> None:

@@ -84,10 +84,15 @@ class Start:
         self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None
         self._undo: list[Callable[[], object]] = []
+        self._at_end: list[Callable[[], object]] = []
 
     def on_failure(self, undo: Callable[[], object]) -> None:
         """Call *undo* if the start fails; the last one registered is called first."""
         self._undo.append(undo)
+
+    def at_end(self, tidy: Callable[[], object]) -> None:
+        """Call *tidy* when the start fails, and when the service has ended."""
+        self._at_end.append(tidy)
 
     def undo(self) -> None:
         """Undo every step, the last one first. One that cannot be undone does not stop the rest."""
@@ -100,6 +105,8 @@ class Start:
 
         A path is removed while its socket is still open: the inode cannot be anybody else's then.
         """
+        while self._at_end:
+            _try(self._at_end.pop())
         for path, inode, device in self.paths:
             _try(lambda: unlink_if_same(path, inode, device))  # noqa: B023 - called at once
         if self.pid_file is not None:
