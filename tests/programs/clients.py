@@ -78,4 +78,4 @@ def with_trio(count: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[f"with_{sys.argv[1]}"](int(sys.argv[2]))))
+    sys.stdout.write(json.dumps(globals()[f"with_{sys.argv[1]}"](int(sys.argv[2]))))

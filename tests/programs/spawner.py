@@ -33,15 +33,15 @@ def tell(text: str) -> None:
 # -- programs to be started ------------------------------------------------------------------------
 
 
-async def hang(context: Any) -> None:
+async def hang(context: Any) -> None:  # noqa: ARG001 - who takes it must say that it is ready
     """Never be ready."""
     tell("hanging")
     await asyncio.Event().wait()
 
 
-async def fail(context: Any) -> None:
+async def fail() -> None:
     """Fail as a program does."""
-    print("this is why")
+    sys.stdout.write("this is why\n")
     message = "no"
     raise ValueError(message)
 
@@ -249,7 +249,7 @@ def refuse_nameless() -> dict[str, Any]:
         async def __call__(self) -> None:
             return None
 
-    candidates = {"lambda": lambda: None, "local": local, "object": Callable()}
+    candidates: dict[str, Any] = {"lambda": lambda: None, "local": local, "object": Callable()}
     return {
         name: try_to(forkfirst.spawn, Service(program=program, name=name))
         for name, program in candidates.items()
@@ -259,7 +259,7 @@ def refuse_nameless() -> dict[str, Any]:
 def main() -> None:
     set_the_trap()
     live_dangerously()
-    print(json.dumps(globals()[sys.argv[1]]()))
+    sys.stdout.write(json.dumps(globals()[sys.argv[1]]()))
 
 
 if __name__ == "__main__":

@@ -89,12 +89,14 @@ def test_the_service_inherits_nothing_of_the_program(home: Home) -> None:
     assert terminal == 0
 
 
-def test_the_loop_turns_while_it_waits_for_the_service(home: Home, told: Told) -> None:
+@pytest.mark.usefixtures("told")
+def test_the_loop_turns_while_it_waits_for_the_service(home: Home) -> None:
     """The service is ready only after a task of that loop has done something for it."""
     assert spawner(home, "open_the_gate_on_asyncio")["name"] == "app"
 
 
-def test_the_blocking_call_would_stop_the_loop(home: Home, told: Told) -> None:
+@pytest.mark.usefixtures("told")
+def test_the_blocking_call_would_stop_the_loop(home: Home) -> None:
     """Shown to fail without the property: with `spawn` in its place, that task never runs."""
     assert spawner(home, "block_the_loop")["error"] == "StuckError"
 

@@ -1,4 +1,4 @@
-"""A client has its service: it is started if it must be, once, and only a ready one is talked to."""
+"""A client has its service: started if it must be, once, and talked to when it is ready."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from support.service_home import PROGRAMS, holding, wait_gone
 from support.source_tree import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from support.service_home import Home, Told
 
 CLIENTS = PROGRAMS / "clients.py"
@@ -43,16 +40,14 @@ async def main(context):
 
 
 @pytest.fixture(autouse=True)
-def address(home: Home) -> str:
-    """Where the service of these tests listens, if a test does not choose."""
-    listener = f"web=unix:{home.directory}/web"
-    home.environment["LISTEN"] = listener
-    return listener
+def address(home: Home) -> None:
+    """Choose where the service of these tests listens, if a test does not."""
+    home.environment["LISTEN"] = f"web=unix:{home.directory}/web"
 
 
 @pytest.fixture
-def here(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """The home as that of this process, which is a client as any other."""
+def here(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Make the home that of this process, which is a client as any other."""
     for name in ("FORKFIRST_STATE_DIR", "LISTEN", "TELL", "GATE"):
         if name in home.environment:
             monkeypatch.setenv(name, home.environment[name])
@@ -70,7 +65,7 @@ def ask(home: Home, how: str = "threads", count: int = 1, *words: str) -> list[s
     return heard
 
 
-def declare(home: Home, program: str = SERVE, **settings: Any) -> forkfirst.Service:
+def declare(program: str = SERVE, **settings: Any) -> forkfirst.Service:
     return forkfirst.Service(program=program, name="app", **settings)
 
 
@@ -143,16 +138,14 @@ def test_one_of_several_listeners_is_chosen_by_name(here: Home) -> None:
 def test_a_start_that_fails_is_the_clients_failure(here: Home) -> None:
     """With the program's traceback, not a time limit."""
     here.program("broken.py", _BROKEN)
-    service = declare(here, f"{here.directory}/broken.py:main")
+    service = declare(f"{here.directory}/broken.py:main")
     with pytest.raises(errors.ProgramFailedError) as failed:
         forkfirst.ensure_running(service)
     assert failed.value.__notes__[0].endswith("ValueError: broken\n")
     assert here.list_processes() == {}
 
 
-def test_a_service_that_is_stopping_is_waited_for_and_started_anew(
-    home: Home, told: Told, here: Home
-) -> None:
+def test_a_service_that_is_stopping_is_waited_for_and_started_anew(home: Home, told: Told) -> None:
     """A connection to the old one would be cut."""
     gate = home.directory / "gate"
     os.mkfifo(gate)
@@ -171,7 +164,7 @@ def test_a_service_that_is_stopping_is_waited_for_and_started_anew(
 
 def test_ensure_running_says_what_runs(here: Home) -> None:
     """And whether it was this call that started it."""
-    service = declare(here, version="7")
+    service = declare(version="7")
     first, second = forkfirst.ensure_running(service), forkfirst.ensure_running(service)
     assert (first.is_new, second.is_new) == (True, False)
     assert first.pid == second.pid == here.pid("app")
@@ -186,26 +179,27 @@ def test_ensure_running_says_what_runs(here: Home) -> None:
 
 def test_another_version_is_seen(here: Home) -> None:
     """A client that speaks to yesterday's code must know."""
-    forkfirst.ensure_running(declare(here, version="1"))
+    forkfirst.ensure_running(declare(version="1"))
     with pytest.raises(errors.VersionSkewError, match="runs in 1, not in 2"):
-        forkfirst.ensure_running(declare(here, version="2"))
+        forkfirst.ensure_running(declare(version="2"))
     assert here.status("app")["version"] == "1"
 
 
 def test_another_version_is_replaced_if_that_is_wanted(here: Home) -> None:
     """With its grace period, and by one that runs when the call returns."""
-    old = forkfirst.ensure_running(declare(here, version="1"))
-    new = forkfirst.ensure_running(declare(here, version="2"), replace=True)
+    old = forkfirst.ensure_running(declare(version="1"))
+    new = forkfirst.ensure_running(declare(version="2"), replace=True)
     assert (new.version, new.is_new) == ("2", True)
     assert new.pid != old.pid
     assert list(here.list_processes()) == [new.pid]
 
 
-def test_the_same_version_is_never_replaced(here: Home) -> None:
+@pytest.mark.usefixtures("here")
+def test_the_same_version_is_never_replaced() -> None:
     """Replacing is for what differs, and a service without a version fits everybody."""
-    old = forkfirst.ensure_running(declare(here, version="1"))
-    assert forkfirst.ensure_running(declare(here, version="1"), replace=True).pid == old.pid
-    assert forkfirst.ensure_running(declare(here), replace=True).pid == old.pid
+    old = forkfirst.ensure_running(declare(version="1"))
+    assert forkfirst.ensure_running(declare(version="1"), replace=True).pid == old.pid
+    assert forkfirst.ensure_running(declare(), replace=True).pid == old.pid
 
 
 # -- many clients ----------------------------------------------------------------------------------
@@ -237,8 +231,8 @@ def test_two_hundred_clients_replace_a_service_once(home: Home) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("round_", range(20))
-def test_many_storms(home: Home, round_: int) -> None:
+@pytest.mark.parametrize("_", range(20))
+def test_many_storms(home: Home, _: int) -> None:
     """The same with a service that dies in between, again and again."""
     for version in ("1", "2"):
         assert storm(home, 8, 25, version, "replace") == ["hello\n"] * 200
@@ -253,7 +247,7 @@ def test_many_storms(home: Home, round_: int) -> None:
 
 
 @pytest.fixture
-def tool(home: Home, tmp_path: Path) -> Any:
+def tool(home: Home) -> Any:
     """Run a command of the example, and return its status and what it said."""
     home.environment["TOOL_HOME"] = str(home.directory / "tool")
 

@@ -64,7 +64,8 @@ def list_names(folder: str) -> list[str]:
 
 
 def _run(path: str) -> int:
-    import signal  # noqa: PLC0415 - only where one is run
+    import contextlib  # noqa: PLC0415 - only where one is run
+    import signal  # noqa: PLC0415 - as above
     import subprocess  # noqa: PLC0415 - as above
 
     sys.stdout.flush()
@@ -77,10 +78,8 @@ def _run(path: str) -> int:
         message = f"the demonstration was not over after {_SECONDS:g} s"
         raise errors.StuckError(message) from error
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # whoever is left of it
-        except ProcessLookupError:
-            pass
         process.wait()
 
 

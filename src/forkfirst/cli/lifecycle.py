@@ -112,7 +112,7 @@ def _start_each(services: list[Declaration], forked: Forked | None, *, spawn: bo
 # -- start -----------------------------------------------------------------------------------------
 
 
-def start(
+def start(  # noqa: PLR0913 - each is a fact of this one start
     service: Declaration,
     command: tuple[str, ...],
     *,

@@ -89,6 +89,6 @@ def _dispatch(service: Service, argv: list[str]) -> int:
     if {"-r", "--restart"} & set(arguments):
         lifecycle.stop_if_running(declaration)
     again = (sys.executable, *_own_words(), "start", *(("--spawn",) if spawn else ()))
-    program = None if spawn or isinstance(service.program, str) else service.program
-    lifecycle.start(declaration, again, foreground=foreground, program=program, spawn=spawn)
+    callable_ = None if spawn or isinstance(service.program, str) else service.program
+    lifecycle.start(declaration, again, foreground=foreground, program=callable_, spawn=spawn)
     return 0

@@ -25,7 +25,7 @@ _NOBODY_LISTENS = (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED)
 _HUNG_UP = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 _CHUNK = 64 * 1024
 _FULL_BACKLOG_SECONDS = 0.005
-"""Until a full backlog is tried again: connect(2) to a path fails at once, and poll(2) cannot tell."""
+"""Until a full backlog is tried again: connect(2) fails at once, and poll(2) cannot tell."""
 _LOOPBACK = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what it is not
 
 

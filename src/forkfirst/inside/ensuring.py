@@ -200,8 +200,8 @@ def _take_start_lock(path: str) -> int | None:
 def _release_start_lock(path: str, fd: int) -> None:
     if fd < 0:
         return
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # whoever comes next makes a new one; two at once would be no harm
+    from contextlib import suppress  # noqa: PLC0415 - nothing before needs it
+
+    with suppress(OSError):
+        os.unlink(path)  # whoever comes next makes a new one; two at once would be no harm
     os.close(fd)

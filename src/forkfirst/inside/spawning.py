@@ -75,7 +75,8 @@ def spawn(service: Service) -> Started:
 async def spawn_async(service: Service) -> Started:
     """Do what `spawn` does on asyncio or trio, and block neither.
 
-    A start that is cancelled is taken back: when this returns, nothing is left of the service.
+    A start that is cancelled before the service is ready is taken back: when this returns, nothing
+    is left of it.
 
     Raises:
         ForkfirstError: As `spawn`.

@@ -96,7 +96,7 @@ def _wait_blocking(wait: Wait) -> bool:
 
 def _find_loop() -> Callable[[Wait, bool], Awaitable[bool]]:
     asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - public to libraries
         return _wait_on_asyncio
     if trio is not None and trio.lowlevel.in_trio_run():
         return _wait_on_trio
@@ -128,12 +128,11 @@ async def _wait_on_asyncio(wait: Wait, _: bool) -> bool:  # noqa: FBT001 - the s
 async def _wait_on_trio(wait: Wait, is_over: bool) -> bool:  # noqa: FBT001 - the shape of both
     trio: Any = sys.modules["trio"]
     seconds = float("inf") if wait.seconds is None else wait.seconds
-    with trio.move_on_after(seconds, shield=is_over):
+    with trio.move_on_after(seconds, shield=is_over) as scope:
         if wait.fd == PAUSE:
             await trio.sleep_forever()
         elif wait.writing:
             await trio.lowlevel.wait_writable(wait.fd)
         else:
             await trio.lowlevel.wait_readable(wait.fd)
-        return True
-    return False
+    return not scope.cancelled_caught

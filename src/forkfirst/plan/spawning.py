@@ -1,6 +1,7 @@
 """The steps of a start that forks nothing: each process is a fresh interpreter.
 
-Loaded only for such a start. They stand in the place of JudgeFork, Fork, StartSession and ForkAgain.
+Loaded only for such a start. They stand in the place of JudgeFork, Fork,
+StartSession and ForkAgain.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def find_program(name: str) -> str:
     raise errors.TargetError(message, hint="" if os.sep in name else "it is not on PATH")
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 - what posix_spawn(3) has attributes for
     argv: Sequence[str],
     environment: Mapping[str, str],
     descriptors: Mapping[int, int],

@@ -16,6 +16,7 @@ from forkfirst.unix import descriptors, session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 
@@ -68,7 +69,12 @@ def examine(target: str, directory: str) -> None:
     examination.examine(target, directory, interpreter.REPORT_TO)
 
 
-_ROLES = {"lead": lead, "serve": serve, "start": start, "examine": examine}
+_ROLES: dict[str, Callable[..., None]] = {
+    "lead": lead,
+    "serve": serve,
+    "start": start,
+    "examine": examine,
+}
 
 
 def _take_ends() -> Forked:

@@ -111,10 +111,9 @@ def begin(ordered: Order) -> Commission:
         given = {interpreter.REPORT_TO: report_to, interpreter.RECEIVER: receiver}
         launcher = interpreter.execute("start", ordered.service.name, descriptors=given)
         ends.remove(report_from)
-        try:
-            passage.send(sender, _pickle.dumps(ordered), ())
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it is gone: no outcome will come
+        passage.send(sender, _pickle.dumps(ordered), ())
+    except (BrokenPipeError, ConnectionResetError):
+        return Commission(launcher, report_from)  # it is gone: no outcome will come
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         message = f'cannot start "{ordered.service.name}": {reason}'

@@ -102,7 +102,7 @@ def _decode(report: Report) -> Hazard:
         )
     return Hazard(
         kind=fields["sort"],
-        certainty=fields["certainty"],
+        certainty=fields["certainty"],  # type: ignore[arg-type] # one of the three: ours said it
         subject=fields["subject"],
         detail=fields["detail"],
         name=fields["name"],
