@@ -94,7 +94,7 @@ def test_run_is_the_foreground(home: Home) -> None:
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (0, b"gone\n")
-    assert home.list_files() == ["run/app.service"]
+    assert home.list_files() == []
 
 
 @pytest.mark.parametrize(
