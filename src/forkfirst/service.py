@@ -179,7 +179,6 @@ def make_declaration(service: Service, *, target: str = "") -> Declaration:
     Args:
         service: What was declared.
         target: The name of its program; "" finds one that is good enough to be shown.
-        directory: Where that is looked for; "" is the current directory.
 
     Raises:
         ConfigError: A field's value is not possible.

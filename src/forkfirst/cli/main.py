@@ -42,8 +42,8 @@ COMMANDS = {
     "rotate": ("observe", "begin a new log file, keeping the old one"),
     "stacks": ("observe", "show where every thread and task of a service is"),
     "plan": ("explain", "print each step that start would take, and do nothing"),
-    "check": ("check", "say what importing a program leaves that no fork survives"),
-    "demo": ("demo", "show what happens to a program that is forked while it runs"),
+    "check": ("hazards.check", "say what importing a program leaves that no fork survives"),
+    "demo": ("hazards.demo", "show what happens to a program that is forked while it runs"),
 }
 """Command to the module that has it, and its line in the list of commands."""
 

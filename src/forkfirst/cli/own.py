@@ -51,6 +51,16 @@ def _own_words() -> tuple[str, ...]:
     return ("-m", spec.name.removesuffix(".__main__"))
 
 
+def _refuse_unknown(program: str, command: str, arguments: list[str]) -> None:
+    unknown = [word for word in arguments if word not in _SWITCHES[command]]
+    if unknown:
+        message = f"{program} {command} does not know {unknown[0]}"
+        hint = "the service is declared in the program; known here: " + (
+            ", ".join(_SWITCHES[command]) or "nothing"
+        )
+        raise errors.UsageError(message, hint=hint)
+
+
 def _dispatch(service: Service, argv: list[str]) -> int:
     program = os.path.basename(sys.argv[0])
     commands = [name for name in main_.COMMANDS if name not in _NOT_OF_ONE_PROGRAM]
@@ -70,13 +80,7 @@ def _dispatch(service: Service, argv: list[str]) -> int:
         if command == "reload":
             namespace.declaration = declare_by_name(service)
         return act(command, namespace)
-    unknown = [word for word in arguments if word not in _SWITCHES[command]]
-    if unknown:
-        message = f"{program} {command} does not know {unknown[0]}"
-        hint = "the service is declared in the program; known here: " + (
-            ", ".join(_SWITCHES[command]) or "nothing"
-        )
-        raise errors.UsageError(message, hint=hint)
+    _refuse_unknown(program, command, arguments)
     foreground = command == "run" or bool({"-f", "--foreground"} & set(arguments))
     if command == "run" and service.workers:
         message = f"{program} has loaded itself, and the supervisor of workers must not have"
@@ -89,6 +93,6 @@ def _dispatch(service: Service, argv: list[str]) -> int:
     if {"-r", "--restart"} & set(arguments):
         lifecycle.stop_if_running(declaration)
     again = (sys.executable, *_own_words(), "start", *(("--spawn",) if spawn else ()))
-    callable_ = None if spawn or isinstance(service.program, str) else service.program
-    lifecycle.start(declaration, again, foreground=foreground, program=callable_, spawn=spawn)
+    own = None if spawn or isinstance(service.program, str) else service.program
+    lifecycle.start(declaration, again, foreground=foreground, program=own, spawn=spawn)
     return 0

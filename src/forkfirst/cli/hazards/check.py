@@ -115,7 +115,7 @@ def _find_targets(words: Sequence[str], path: str, directory: str) -> Iterator[t
 def _load_format(name: str) -> Callable[[Sequence[Checked]], str]:
     if name == "text":
         return describe
-    module = __import__("forkfirst.cli.check_formats", fromlist=["FORMATS"])
+    module = __import__("forkfirst.cli.hazards.formats", fromlist=["FORMATS"])
     return module.FORMATS[name]  # type: ignore[no-any-return]
 
 

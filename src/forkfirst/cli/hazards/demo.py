@@ -45,7 +45,8 @@ def find_folder() -> str:
     Raises:
         ConfigError: In neither.
     """
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    here = os.path.abspath(__file__)
+    package = os.path.dirname(os.path.dirname(os.path.dirname(here)))
     source = os.path.dirname(os.path.dirname(package))
     for folder in (os.path.join(package, "demos"), os.path.join(source, "examples", "hazards")):
         if os.path.isfile(os.path.join(folder, f"{_SHARED}.py")):

@@ -1,0 +1,1 @@
+"""What is unsafe about a fork: checked in a program, and shown live."""
