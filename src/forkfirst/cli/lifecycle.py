@@ -150,6 +150,7 @@ def start(  # noqa: PLR0913 - each is a fact of this one start
     )
     if plan.mode != order.DAEMON and forked is not None:
         forked.end_unused()  # the arguments were not clear enough to see that early: `-rf`
+        forked = None
     if plan.mode == order.DAEMON:
         launch.launch(under_way)
         print(_describe_success(under_way))
