@@ -145,12 +145,12 @@ def start(  # noqa: PLR0913 - each is a fact of this one start
             "running in the foreground",
             file=sys.stderr,
         )
-    under_way = Start(
-        plan, command=command, directory=host.directory, program=program, forked=forked
-    )
     if plan.mode != order.DAEMON and forked is not None:
         forked.end_unused()  # the arguments were not clear enough to see that early: `-rf`
         forked = None
+    under_way = Start(
+        plan, command=command, directory=host.directory, program=program, forked=forked
+    )
     if plan.mode == order.DAEMON:
         launch.launch(under_way)
         print(_describe_success(under_way))
