@@ -91,6 +91,17 @@ def _describe(context: Any, name: str, count: int) -> dict[str, Any]:
     }
 
 
+async def tell(context: Any) -> None:
+    """Tell on stderr what was passed."""
+    listeners = context.listeners.items()
+    told = {
+        name: [f"{one.family.name} {one.type.name}" for one in sockets]
+        for name, sockets in listeners
+    }
+    sys.stderr.write(json.dumps(told) + "\n")
+    context.ready()
+
+
 async def converse(context: Any) -> None:
     """Serve the one connection that this process was started for."""
     reader, writer = await asyncio.open_connection(sock=context.connection)

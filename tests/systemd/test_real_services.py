@@ -86,7 +86,7 @@ def test_it_takes_the_sockets_of_its_units_by_their_names(
 ) -> None:
     """One is declared, with an address for a start by hand; the other is only passed."""
     name = unit(
-        f"{TARGET}:serve --listen web=127.0.0.1:9",
+        f"{TARGET}:serve --name sockets --listen web=127.0.0.1:9",
         sockets=(
             "FileDescriptorName=web\nListenStream=127.0.0.1:8101\nListenStream=127.0.0.1:8102",
             "FileDescriptorName=local\nListenStream=/run/ff-local.sock",
@@ -106,8 +106,8 @@ def test_it_takes_the_sockets_of_its_units_by_their_names(
     assert ask(real_systemd, "/run/ff-local.sock")["name"] == "local"
     real_systemd.run("systemctl", "restart", name)
     assert real_systemd.path("/run/ff-local.sock").is_socket()  # systemd's, not ours to remove
-    assert not real_systemd.path("/run/forkfirst/managed.pid").exists()
-    assert not real_systemd.path("/run/forkfirst/managed.service").exists()
+    assert not real_systemd.path("/run/forkfirst/sockets.pid").exists()
+    assert not real_systemd.path("/run/forkfirst/sockets.service").exists()
 
 
 def test_a_socket_unit_without_a_name_is_understood(

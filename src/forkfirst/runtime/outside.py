@@ -167,6 +167,11 @@ def find_directory(variable: str, default: str) -> str:
     given = os.environ.get(variable, "").partition(":")[0]
     path = given or default
     try:
+        parent = os.path.dirname(path)
+        if not os.path.isdir(parent):
+            os.makedirs(parent)
+            if os.geteuid() == 0:
+                os.chmod(parent, 0o755)  # noqa: S103 - other users' services have theirs there too
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as error:
         message = f"cannot make directory {path}: {(error.strerror or str(error)).lower()}"

@@ -67,7 +67,6 @@ def _make_directory(step: steps.MakeDirectory, _: Start) -> None:
         if step.owner is not None:
             from forkfirst.stages import confining  # noqa: PLC0415 - only for another user
 
-            os.makedirs(os.path.dirname(step.path), exist_ok=True)
             confining.make_directory(step.path, step.mode, step.owner)
             return
         os.makedirs(step.path, mode=step.mode, exist_ok=True)

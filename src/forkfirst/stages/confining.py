@@ -178,13 +178,18 @@ def make_directory(path: str, mode: int, owner: Identity) -> None:
 
     Raises:
         UnsafePathError: It is somebody else's, or no directory.
+        PermissionRefusedError: *owner* could not reach it.
         OSError: It cannot be made.
     """
+    from forkfirst.unix import access  # noqa: PLC0415 - only here
+
+    _make_parents(os.path.dirname(path))
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         facts = os.lstat(path)
         if facts.st_uid == owner.uid and facts.st_mode & 0o170022 == 0o040000:  # noqa: PLR2004 - a directory that neither group nor others can write
+            access.check_readable(owner.uid, owner.gid, owner.groups, (path,), name=owner.name)
             return
         message = (
             f"cannot trust directory {path}: it belongs to uid {facts.st_uid} with mode "
@@ -193,6 +198,15 @@ def make_directory(path: str, mode: int, owner: Identity) -> None:
         hint = f"it must be {owner.name}'s alone: chown -R {owner.name} {path}"
         raise errors.UnsafePathError(message, hint=hint) from None
     os.chown(path, owner.uid, owner.gid)
+    access.check_readable(owner.uid, owner.gid, owner.groups, (path,), name=owner.name)
+
+
+def _make_parents(path: str) -> None:
+    if os.path.isdir(path):
+        return
+    _make_parents(os.path.dirname(path))
+    os.mkdir(path)
+    os.chmod(path, 0o755)  # noqa: S103 - what is below is for others to reach
 
 
 # -- in the service --------------------------------------------------------------------------------
