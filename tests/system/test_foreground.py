@@ -366,7 +366,8 @@ def test_in_a_container_it_can_be_asked(home: Home, told: Told) -> None:
         done = home.run(*enter, *home.words("status", "app"))
         assert done.status == 0
         assert done.out.startswith("app: ready, pid 2, ")
-        assert home.run(*enter, *home.words("stop", "app")).status == 0
+        # Who asks is in there too, and so ends with process 1: before or after it has said so.
+        assert home.run(*enter, *home.words("stop", "app")).status in {0, -signal.SIGKILL}
         assert finish(process)[0] == 0
 
 
