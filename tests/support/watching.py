@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from support.service_home import Home
 
 SOURCE = (PROGRAMS / "watched.py").read_text(encoding="utf-8")
+SERVICE = (PROGRAMS / "watched_service.py").read_text(encoding="utf-8")
 
 
 class Watching:

@@ -7,16 +7,20 @@ import pty
 import select
 import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from forkfirst import errors
 from support.service_home import wait_gone
-from support.watching import SOURCE, Load, connect, open_watching, watching, write_version
+from support.watching import SERVICE, SOURCE, Load, connect, open_watching, watching, write_version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support.service_home import Home
+    from support.watching import Watching
 
 HERE = ("--watch",)
 PYTHON = (sys.executable, "-I", "-S")
@@ -212,6 +216,72 @@ def test_without_watchfiles_it_says_what_to_install(home: Home) -> None:
     done = home.run(sys.executable, "-c", program, "listen", "--watch", "--", "true")
     assert done.status == errors.UsageError.exit_status
     assert "pip install 'forkfirst[watch]'" in done.err
+
+
+# -- a service of ours ----------------------------------------------------------------------------
+
+
+@contextmanager
+def watching_service(home: Home, *words: str) -> Iterator[Watching]:
+    write_version(home, "one", "app.py", source=SERVICE)
+    with open_watching(home, *home.words("run", "--listen", "web=0", *words)) as watched:
+        watched.port = int(watched.wait_for(r"web listens on 127\.0\.0\.1:(\d+)")[1])
+        watched.wait_for("watching")
+        yield watched
+
+
+def test_a_service_of_ours_loses_no_connection(home: Home) -> None:
+    """Its listeners are the watch's, and are passed to each start by their names."""
+    with watching_service(home, "--watch", "app.py:main") as watched:
+        with Load(watched.port, clients=4) as load:
+            load.wait_for_answers(20)
+            for version in ("two", "three"):
+                watched.edit(version, source=SERVICE)
+                watched.wait_for_change_of_guard()
+                load.wait_for_answers(20)
+            watched.edit("four", source=f"def (\n{SERVICE}")
+            watched.wait_for("SyntaxError")
+            watched.wait_for(r"before it was ready: pid \d+ serves on")
+            load.wait_for_answers(20)
+        assert load.failures == []
+        assert watched.ask()[0] == "three"
+        assert watched.end() == 0
+    assert home.list_processes() == {}
+    assert home.list_files() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("app.py", "--watch"),
+        ("--watch", "app.py"),
+        ("--watch", "below", "app.py:main"),
+        ("app.py:main", "--watch", "below", "--name", "x"),
+        ("--watch=below", "--watch", "app.py:main"),
+    ],
+    ids=" ".join,
+)
+def test_the_target_and_the_paths_are_told_apart(home: Home, words: tuple[str, ...]) -> None:
+    """`run --watch app.py:main` runs it; a folder is watched."""
+    (home.directory / "below").mkdir()
+    with watching_service(home, *words) as watched:
+        home.program("below/x.py" if "below" in str(words) else "x.py", "x")
+        watched.wait_for(r"x\.py changed")
+        watched.wait_for_change_of_guard()
+        assert watched.ask()[0] == "one"
+
+
+def test_a_command_of_ours_is_watched_too(home: Home) -> None:
+    """With `run`, so with all that a declaration can say."""
+    write_version(home, "one", "app.py")
+    whole = home.words("run", "--name", "x", "--listen", "web=0", "--watch", ".", "--")
+    with open_watching(home, *whole, *PYTHON, "app.py") as watched:
+        watched.port = int(watched.wait_for(r"x: web listens on 127\.0\.0\.1:(\d+)")[1])
+        assert watched.ask()[0] == "one"
+        watched.edit("two")
+        watched.wait_for_change_of_guard()
+        assert watched.ask()[0] == "two"
+        assert watched.end() == 0
 
 
 # -- the end --------------------------------------------------------------------------------------

@@ -42,10 +42,13 @@ class Held(Value):
     made: tuple[str, tuple[int, int]] | None = None
 
 
-def open_sockets(wanted: Iterable[Listener], *, reuseaddr: bool = True) -> tuple[Held, ...]:
+def open_sockets(
+    wanted: Iterable[Listener], *, reuseaddr: bool = True, blocking: bool = True
+) -> tuple[Held, ...]:
     """Open each of *wanted*, in order; those of `fd:` and `systemd:` are taken over.
 
-    What this opens is blocking, as a service manager passes it.
+    What this opens is *blocking*, as a service manager passes it. It is set here, once and before
+    anybody has the socket: a program that has made it non-blocking would hang if it were set again.
 
     Raises:
         ForkfirstError: One cannot be had; the others are closed, and their paths removed.
@@ -61,7 +64,7 @@ def open_sockets(wanted: Iterable[Listener], *, reuseaddr: bool = True) -> tuple
                     passed = activation.take_environment(unaddressed=True)
                 held.append(_take_over(listener, passed, held))
             else:
-                held.append(_open(listener, reuseaddr=reuseaddr))
+                held.append(_open(listener, reuseaddr=reuseaddr, blocking=blocking))
     except BaseException:
         close_sockets(held)
         raise
@@ -134,9 +137,9 @@ def become_command(
     raise AssertionError
 
 
-def _open(listener: Listener, *, reuseaddr: bool) -> Held:
+def _open(listener: Listener, *, reuseaddr: bool, blocking: bool) -> Held:
     fd = opening.open_listener(listener, reuseaddr=reuseaddr)
-    os.set_blocking(fd, True)
+    os.set_blocking(fd, blocking)
     made = None
     if listener.path is not None:
         identity = sockets.look_up_unix_path(listener.path)
