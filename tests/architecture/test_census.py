@@ -69,6 +69,16 @@ def test_nothing_that_a_fork_could_break_is_alive(tmp_path: Path, flags: tuple[s
         assert census["foreign"] == []
 
 
+def test_each_worker_is_forked_from_a_process_without_a_runtime(tmp_path: Path) -> None:
+    """The supervisor forks for as long as it lives, so nothing may ever come alive in it."""
+    forks = _start_and_look(tmp_path, "--workers", "2")
+    assert len(forks) == 4, "the launcher and the session leader once, the supervisor twice"
+    for census in forks:
+        assert (census["threads"], census["loops"], census["epolls"]) == (1, 0, 0)
+        assert census["foreign"] == []
+        assert not set(census["names"]) & {*_NEVER_BEFORE_A_FORK, "asyncio"}
+
+
 def test_no_module_that_starts_something_is_loaded(tmp_path: Path) -> None:
     """What is not loaded cannot have started a thread; and every millisecond is measured."""
     for census in _start_and_look(tmp_path):
