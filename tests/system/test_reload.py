@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.load import REQUEST, Load
-from support.service_home import PATIENCE
+from support.service_home import PATIENCE, PROGRAMS, talk
 from support.source_tree import ROOT
 
 if TYPE_CHECKING:
@@ -403,6 +403,56 @@ def test_a_stop_lets_the_requests_finish(home: Home) -> None:
         connection.sendall(REQUEST[10:])
         assert _read_word(connection) == b"first"
         assert stop.wait(PATIENCE) == 0
+    assert home.list_processes() == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_every_process_at_once_is_one_stop(home: Home, number: int) -> None:
+    """A terminal and a service manager signal them all; with the supervisor's that makes two."""
+    program = _write(home, "first")
+    words = (f"{program}:main", "--listen", "web=127.0.0.1:0", "--workers", 1)
+    service = home.open(*home.words("run", *words), start_new_session=True)
+    _wait_until(home, lambda found: found["state"] == "ready")
+    with _connect(home.address("app")) as connection:
+        connection.sendall(REQUEST)
+        assert _read_word(connection) == b"first"
+        connection.sendall(REQUEST[:10])
+        os.killpg(service.pid, number)
+        _wait_until(home, lambda found: found["state"] == "stopping")
+        connection.sendall(REQUEST[10:])
+        assert _read_word(connection) == b"first"
+    assert service.wait(PATIENCE) == 0
+
+
+RUNTIMES = {
+    "uvloop": ("serve", "uvloop"),
+    "trio": ("serve_on_trio", "trio"),
+    "none": ("serve_plainly", "none"),
+}
+
+
+@pytest.mark.parametrize("way", RUNTIMES)
+def test_every_runtime_can_be_reloaded(home: Home, way: str) -> None:
+    """The supervisor does not know what its workers run."""
+    name, runtime = RUNTIMES[way]
+    target = f"{PROGRAMS / 'daemons.py'}:{name}"
+    words = ("--name", "app", "--runtime", runtime, "--listen", "web=127.0.0.1:0")
+    home.start(target, *words, "--workers", 2)
+    assert talk(home.address("app")) == b"hello\n"
+    assert _reload(home).status == 0
+    assert talk(home.address("app")) == b"hello\n"
+    _wait_until(home, lambda found: {one["generation"] for one in found["workers"]} == {2})
+
+
+def test_a_command_can_have_workers_and_be_reloaded(home: Home) -> None:
+    """Whatever its language: it gets the listeners as a service manager would pass them."""
+    command = (home.words()[0], PROGRAMS / "daemons.py", "serve")
+    flags = ("--name", "app", "--listen", "web=127.0.0.1:0", "--settle", "0.1", "--workers", 2)
+    home.start(*flags, "--", *command)
+    assert talk(home.address("app")) == b"hello\n"
+    assert _reload(home).status == 0
+    assert talk(home.address("app")) == b"hello\n"
+    home.stop("app")
     assert home.list_processes() == {}
 
 
