@@ -11,7 +11,6 @@ import os
 from forkfirst import __version__, errors
 from forkfirst.cli import socket_form
 from forkfirst.stages.hold import passing
-from forkfirst.unix import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def run(_: str, arguments: argparse.Namespace) -> int:
         message = "no command was given"
         raise errors.UsageError(message, hint="write it after --, as in: listen -s 5000 -- COMMAND")
     wanted = _parse_sockets(arguments)
-    path = spawn.find_program(arguments.tail[0])
+    path = passing.find_program(arguments.tail[0])
     replaced = passing.find_replaced(len(wanted)) if arguments.watch is None else []
     held = passing.open_sockets(
         [each.listener for each in wanted], reuseaddr=not arguments.no_reuse

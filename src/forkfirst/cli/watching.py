@@ -12,7 +12,6 @@ from forkfirst.stages.hold import passing
 from forkfirst.stages.hold.changes import Changes, load_watch
 from forkfirst.stages.hold.generation import Recipe
 from forkfirst.stages.hold.watch import Patience, Watch
-from forkfirst.unix import spawn
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -40,7 +39,6 @@ def watch_command(arguments: argparse.Namespace, held: Sequence[Held], say: Say)
             argv=tuple(arguments.tail),
             held=tuple(held),
             with_pid=not arguments.no_pid,
-            still_ignored=tuple(spawn.list_inherited_ignored()),
         )
         return _watch(recipe, arguments.watch or ["."], patience, say)
     finally:
@@ -74,7 +72,6 @@ def watch_service(arguments: argparse.Namespace) -> int:
         recipe = Recipe(
             argv=(sys.executable, "-m", "forkfirst", "run", *words),
             held=held,
-            still_ignored=tuple(spawn.list_inherited_ignored()),
         )
         patience = Patience(
             settle=None if sys.platform == "linux" else service.settle_seconds,

@@ -12,7 +12,7 @@ from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from forkfirst.stages.hold.passing import Held
 
@@ -26,13 +26,11 @@ class Recipe(Value):
         argv: The command. Its program is looked up each time: an edit may have moved it.
         held: Its sockets.
         with_pid: Whether to say for whom they are (LISTEN_PID).
-        still_ignored: Signals that it shall ignore, as this process did when it was started.
     """
 
     argv: tuple[str, ...]
     held: tuple[Held, ...]
     with_pid: bool = True
-    still_ignored: tuple[int, ...] = ()
 
 
 class Generation:
@@ -49,7 +47,7 @@ class Generation:
         is_ready: Whether it has said READY=1.
     """
 
-    def __init__(self, recipe: Recipe, now: float) -> None:
+    def __init__(self, recipe: Recipe, still_ignored: Collection[int], now: float) -> None:
         self.began = now
         self.kill_at = NEVER
         self.status: int | None = None
@@ -59,7 +57,7 @@ class Generation:
         self._taken = False
         self._receiver = _open_receiver()
         try:
-            self.pid = self._spawn(recipe)
+            self.pid = self._spawn(recipe, still_ignored)
         except BaseException:
             self.close()
             raise
@@ -149,7 +147,7 @@ class Generation:
             self._receiver.close()
             self._receiver = None
 
-    def _spawn(self, recipe: Recipe) -> int:
+    def _spawn(self, recipe: Recipe, still_ignored: Collection[int]) -> int:
         argv: Sequence[str] = (spawn.find_program(recipe.argv[0]), *recipe.argv[1:])
         environment = passing.make_environment(os.environ, [each.name for each in recipe.held])
         if self._receiver is not None:
@@ -161,7 +159,7 @@ class Generation:
             argv,
             environment,
             places,
-            still_ignored=recipe.still_ignored,
+            still_ignored=still_ignored,
             # Not in ours: what a command leaves behind would go on accepting, with old code.
             own_group=True,
         )

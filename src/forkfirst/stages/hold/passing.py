@@ -42,6 +42,11 @@ class Held(Value):
     made: tuple[str, tuple[int, int]] | None = None
 
 
+def find_program(name: str) -> str:
+    """Return where the program called *name* is: see `unix.spawn.find_program`."""
+    return spawn.find_program(name)
+
+
 def open_sockets(
     wanted: Iterable[Listener], *, reuseaddr: bool = True, blocking: bool = True
 ) -> tuple[Held, ...]:

@@ -19,6 +19,7 @@ import time
 from forkfirst import errors
 from forkfirst.stages.hold import own_output, terminal
 from forkfirst.stages.hold.generation import NEVER, Generation
+from forkfirst.unix import spawn
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
@@ -80,6 +81,8 @@ class Watch:
         self._stopped_at = 0.0
         self._status = 0
         self._signals: list[int] = []
+        # What this process was started with, as by nohup(1), the command has too.
+        self._still_ignored: frozenset[int] = frozenset()
 
     def run(self) -> int:
         """Serve until a signal ends it; return the exit status of the process that served last.
@@ -95,14 +98,14 @@ class Watch:
         receive, send = os.pipe()
         for fd in (receive, send):
             os.set_blocking(fd, False)
+        self._still_ignored = frozenset(spawn.list_inherited_ignored())
         terminal.prepare()
-        ignored = set(self._recipe.still_ignored)
         for number in (*_STOPPING, *_FORWARDED, signal.SIGCHLD):
-            if number not in ignored:
+            if number not in self._still_ignored:
                 signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(send, warn_on_full_buffer=False)
         try:
-            self._coming = Generation(self._recipe, time.monotonic())
+            self._coming = Generation(self._recipe, self._still_ignored, time.monotonic())
             while not self._stops or self._everybody():
                 self._wait(receive)
                 self._step(time.monotonic())
@@ -239,7 +242,7 @@ class Watch:
         elif coming is not None:
             self._retire(coming, now)
         try:
-            self._coming = Generation(self._recipe, now)
+            self._coming = Generation(self._recipe, self._still_ignored, now)
         except errors.ForkfirstError as error:
             self._say_lost(str(error))
 
