@@ -75,10 +75,12 @@ def find(name: str) -> KnownService:
     else:
         default = places.find_granted_places(name, host)
     if kept is None:
+        # Under a manager that gave it a directory of its own name, there is no pid file.
+        managed = f"/run/{name}/{name}.sock"
         return KnownService(
             name=name,
             pid_file=default.pid_file,
-            control_socket=default.control_socket,
+            control_socket=managed if os.path.exists(managed) else default.control_socket,
             record=default.record,
             log=default.log,
         )
