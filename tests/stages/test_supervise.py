@@ -234,6 +234,24 @@ def test_rotation_reaches_every_worker(home: Home, told: Told) -> None:
             assert time.monotonic() < deadline
 
 
+def test_a_full_log_is_rotated_once_for_all(home: Home) -> None:
+    """Every worker finds it full at the same time; one rotation is meant, and no line is lost."""
+    text = (
+        "async def main(context):\n"
+        "    for number in range(400):\n"
+        "        print('line', number, 'x' * 90)\n"
+        "    context.ready()\n"
+        "    await context.wait_stopping()\n"
+    )
+    flags = ("--workers", 2, "--log-size", "30KiB", "--log-keep", 9)
+    home.start(home.program("app.py", text), *flags)
+    home.stop("app")
+    logs = [home.state / "app.log", *home.state.glob("app.log.*")]
+    assert 2 <= len(logs) <= 4
+    written = "".join(one.read_text() for one in logs)
+    assert all(written.count(f"line {number} ") == 2 for number in range(400))
+
+
 def test_a_worker_is_replaced_when_it_is_old(home: Home, told: Told) -> None:
     """The new one is ready before the old one leaves."""
     (pid,) = _start(home, told, "--max-age", "0.3s", workers=1)

@@ -112,9 +112,13 @@ class _WorkerLog(log_file.Log):
     def __init__(self, model: log_file.Log, fd: int) -> None:
         super().__init__(path=model.path, max_bytes=model.max_bytes, keep=model.keep)
         self._fd = fd
+        self._has_asked = False
 
     def rotate(self) -> None:
-        """Ask the supervisor to; it tells everybody to `reopen`."""
+        """Ask the supervisor to, once; it tells everybody to `reopen`."""
+        if self._has_asked:
+            return
+        self._has_asked = True
         try:
             channel.send(self._fd, "log is full")
         except OSError:
@@ -122,7 +126,9 @@ class _WorkerLog(log_file.Log):
 
     def reopen(self) -> None:
         """Write to the file that has the log's name now."""
-        super().rotate()
+        self._has_asked = False
+        if not self._is_current(os.fstat(1)):
+            super().rotate()  # which only reopens what somebody else has rotated
 
 
 class _Telling(child.Telling):
