@@ -20,7 +20,7 @@ def main() -> NoReturn:
     gc.disable()
     try:
         status = _run(sys.argv[1:])
-    except OSError as error:
+    except (OSError, ImportError) as error:
         # Not even our own code can be read: no descriptor or no memory is left.
         os.write(2, f"forkfirst: cannot run: {error}\n".encode(errors="replace"))
         status = 71

@@ -44,10 +44,13 @@ def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
         from forkfirst.stages import apply, handover  # noqa: PLC0415 - as above
 
         start = handover.take_over(forked)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         failure = fork_first.explain_refusal(steps.HandOver(), error)
         fork_first.report_refusal(forked.report_to, failure)
         session.leave(failure.exit_status)
+    except errors.ForkfirstError as error:
+        fork_first.report_refusal(forked.report_to, error)
+        session.leave(error.exit_status)
     if start is None:
         session.leave(0)
     serve(start, apply.with_changes(table))
@@ -219,10 +222,10 @@ def _import_runtime(name: str) -> Any:
     """
     try:
         return __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
-    except OSError as error:
-        refusal = fork_first.explain("load the runtime", error)
-        raise refusal from error
-    except ModuleNotFoundError as error:
+    except (OSError, ImportError) as error:
+        if not isinstance(error, ModuleNotFoundError) or error.name not in _MODULES:
+            refusal = fork_first.explain("load the runtime", error)
+            raise refusal from error
         message = f"cannot run on {error.name}: it is not installed"
         raise errors.ConfigError(message, hint=f"pip install 'forkfirst[{error.name}]'") from error
 

@@ -139,21 +139,24 @@ def apply_steps(chosen: Iterable[steps.Step], state: object, table: Table) -> No
     for step in chosen:
         try:
             table[type(step)](step, state)
-        except OSError as error:
+        except (OSError, ImportError) as error:
             raise explain_refusal(step, error) from error
 
 
-def explain_refusal(step: steps.Step, error: OSError) -> errors.ForkfirstError:
+def explain_refusal(step: steps.Step, error: OSError | ImportError) -> errors.ForkfirstError:
     """Return the error that says that *step* failed with *error*."""
-    named = error.filename in step
+    named = isinstance(error, OSError) and error.filename in step
     forks = isinstance(step, steps.Fork | steps.ForkAgain)
     return explain(step.describe(), error, named=named, forks=forks)
 
 
 def explain(
-    attempted: str, error: OSError, *, named: bool = False, forks: bool = False
+    attempted: str, error: OSError | ImportError, *, named: bool = False, forks: bool = False
 ) -> errors.ForkfirstError:
     """Return the error that says that what was *attempted* failed with *error*.
+
+    An ImportError is what a module makes of an OSError that it met while it was loaded: no
+    descriptor was left, say.
 
     Args:
         attempted: What was, without "cannot".
@@ -161,6 +164,8 @@ def explain(
         named: Whether the file of *error* is in *attempted* already.
         forks: Whether it was a fork.
     """
+    if isinstance(error, ImportError):
+        return errors.SystemRefusedError(f"cannot {attempted}: {error}")
     where = f" ({error.filename})" if error.filename and not named else ""
     message = f"cannot {attempted}: {(error.strerror or str(error)).lower()}{where}"
     if error.errno in _FULL:

@@ -48,9 +48,9 @@ def lead(
             child.wait_for_plan(forked, module, table)
         os.close(forked.receiver)
         _watch(forked.child, forked.report_to)
-    except OSError as error:  # no descriptor is left to read our own code, say
-        step = steps.ForkAgain()
-        fork_first.report_refusal(forked.report_to, fork_first.explain_refusal(step, error))
+    except (OSError, ImportError) as error:  # no descriptor is left to read our own code, say
+        failure = fork_first.explain(steps.ForkAgain().describe(), error)
+        fork_first.report_refusal(forked.report_to, failure)
         session.leave(errors.SystemRefusedError.exit_status)
     except BaseException:  # noqa: BLE001 - whatever it was, the frames below are the launcher's
         import traceback  # noqa: PLC0415 - only for a bug of ours

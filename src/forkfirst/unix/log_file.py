@@ -249,7 +249,12 @@ def _open_or_create(path: str, mode: int, *, follow: bool) -> tuple[int, bool]:
 
 def _create(path: str, mode: int) -> int:
     fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, mode)
-    os.fchmod(fd, mode)  # exactly, whatever the umask is
+    try:
+        os.fchmod(fd, mode)  # exactly, whatever the umask is
+    except OSError:
+        os.close(fd)
+        os.unlink(path)
+        raise
     return fd
 
 
