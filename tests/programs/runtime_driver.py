@@ -61,7 +61,7 @@ if runtime == "uvloop_":
 before = _count()
 status = module.run(main, context)
 faulthandler.cancel_dump_traceback_later()  # it stays armed on purpose, with its thread
-deadline = time.monotonic() + 10
+deadline = time.monotonic() + 3
 while _count()["threads"] > before["threads"] and time.monotonic() < deadline:
     pass  # a thread that was told to end is the kernel's for some microseconds more
 _tell("ended", status=status, before=before, after=_count(), is_ready=context.is_ready)
