@@ -66,7 +66,11 @@ def open_socket(path: str) -> int:
         finally:
             if directory is not None:
                 os.close(directory)
-        listener.listen(_BACKLOG)
+        try:
+            listener.listen(_BACKLOG)
+        except OSError:
+            os.unlink(path)
+            raise
         return listener.detach()
     except OSError as error:
         message = f"cannot listen at {path}: {(error.strerror or str(error)).lower()}"

@@ -130,7 +130,7 @@ def run_program(start: Start, telling: Telling | None = None) -> NoReturn:
     status = errors.ProgramFailedError.exit_status
     try:
         module, main, context = _prepare(start, facts, telling)
-        # What was loaded until here stays for good. Without this the first collection would walk all
+        # What was loaded until here stays for good. Else the first collection would walk all
         # of it, and copy every page of it that is still shared: 7 ms before the port answers.
         gc.freeze()
         gc.enable()
@@ -251,7 +251,12 @@ def serve_control(start: Start) -> None:
         answers.make_answers(facts),
         allowed_uids=frozenset({os.geteuid()}),
     )
-    start.server.start()
+    try:
+        start.server.start()
+    except RuntimeError as error:  # all that Python says of EAGAIN
+        message = f"cannot start the control thread: {error}"
+        hint = "the limit of processes (ulimit -u, pids.max) or the memory is used up"
+        raise errors.SystemRefusedError(message, hint=hint) from error
 
 
 # -- the end ---------------------------------------------------------------------------------------
