@@ -110,6 +110,7 @@ bench: $(BENCH)/.has-bench
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  .ci/install-debian-packages strace daemonize; fi
 	@$(BENCH)/bin/python benchmarks/start.py
+	@$(BENCH)/bin/python benchmarks/spawn.py
 
 clean:
 	rm -rf .venv .venv-* site build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from forkfirst.inside.waits import Work
     from forkfirst.plan.service import Declaration
     from forkfirst.service import Service
-    from forkfirst.unix.channel import Report
 
 _LAST_SECONDS = 5.0
 """What a launcher that gives up has beside the grace period, before it is killed."""
@@ -107,36 +106,31 @@ def carry_out(ordered: commission.Order) -> Work[Started]:
     """
     begun = commission.begin(ordered)
     try:
-        report = yield from _await_report(begun, None)
+        yield from _await_end(begun, None)
     except GeneratorExit:
         raise  # nobody waits any more: `close` ends it
     except BaseException:  # interrupted or cancelled: take back what was begun
         begun.give_up()
-        yield from _await_report(begun, ordered.service.grace_seconds + _LAST_SECONDS)
+        yield from _await_end(begun, ordered.service.grace_seconds + _LAST_SECONDS)
         raise
     finally:
         begun.close()
-    if report is None or report.kind != "started":
-        raise commission.explain_failure(ordered.service.name, report)
-    fields = report.fields
+    known = begun.read_outcome()
     return Started(
         name=ordered.service.name,
-        pid=int(fields["pid"]),
-        status=str(fields["status"]),
+        pid=int(known["pid"]),
+        status=str(known["status"]),
         version=ordered.service.version,
-        seconds=float(fields["seconds"]),
-        log=str(fields["log"]),
+        seconds=float(known["seconds"]),
+        log=str(known["log"]),
     )
 
 
-def _await_report(begun: commission.Commission, seconds: float | None) -> Work[Report | None]:
-    while True:
-        try:
-            return begun.receive()
-        except TimeoutError:
-            came = yield waits.Wait(fd=begun.report_from, seconds=seconds)
-            if not came:
-                return None
+def _await_end(begun: commission.Commission, seconds: float | None) -> Work[None]:
+    while not begun.has_ended():
+        came = yield waits.Wait(fd=begun.report_from, seconds=seconds)
+        if not came:
+            return
 
 
 def _list_words(service: Service, declared: Declaration) -> Iterator[str]:

@@ -25,10 +25,11 @@ from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
     from forkfirst.plan.service import Declaration
-    from forkfirst.unix.channel import Report
+    from forkfirst.unix.channel import Field, Report
 
 _SHOWN = 64 * 1024
 """Bytes of a failed start's output, the last ones, that are reported."""
@@ -59,18 +60,33 @@ class Commission:
         report_from: The descriptor that is readable when there is news.
     """
 
-    def __init__(self, launcher: int, report_from: int) -> None:
+    def __init__(self, name: str, launcher: int, report_from: int) -> None:
         self.report_from = report_from
+        self._name = name
         self._launcher = launcher
+        self._outcome: Report | None = None
         self._reader = channel.Reader(report_from)
 
-    def receive(self) -> Report | None:
-        """Return the outcome that has come; None if the launcher ended without one.
+    def has_ended(self) -> bool:
+        """Return whether the outcome is there; never waits."""
+        try:
+            self._outcome = self._reader.receive(0.0)
+        except TimeoutError:
+            return False
+        return True
+
+    def read_outcome(self) -> Mapping[str, Field]:
+        """Return what is known of the service that was started: pid, status, seconds, log.
 
         Raises:
-            TimeoutError: It has not come yet.
+            ForkfirstError: It does not run; the program's own output is a note of the error.
         """
-        return self._reader.receive(0.0)
+        if self._outcome is None:
+            message = f'cannot start "{self._name}": the launcher disappeared'
+            raise errors.ForkfirstError(message)
+        if self._outcome.kind == "failed":
+            raise _make_failure(self._outcome.fields)
+        return self._outcome.fields
 
     def give_up(self) -> None:
         """Ask the launcher to take down what it has started; the outcome still comes."""
@@ -113,7 +129,9 @@ def begin(ordered: Order) -> Commission:
         ends.remove(report_from)
         passage.send(sender, _pickle.dumps(ordered), ())
     except (BrokenPipeError, ConnectionResetError):
-        return Commission(launcher, report_from)  # it is gone: no outcome will come
+        return Commission(
+            ordered.service.name, launcher, report_from
+        )  # it is gone: no outcome will come
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         message = f'cannot start "{ordered.service.name}": {reason}'
@@ -121,14 +139,11 @@ def begin(ordered: Order) -> Commission:
     finally:
         for end in ends:
             os.close(end)
-    return Commission(launcher, report_from)
+    return Commission(ordered.service.name, launcher, report_from)
 
 
-def explain_failure(name: str, report: Report | None) -> errors.ForkfirstError:
-    """Return the error that *report* tells of, with the program's own output as a note."""
-    if report is None:
-        return errors.ForkfirstError(f'cannot start "{name}": the launcher disappeared')
-    fields = report.fields
+def _make_failure(fields: Mapping[str, Field]) -> errors.ForkfirstError:
+    """Return the launcher's error as it was there."""
     kind = getattr(errors, str(fields["error"]), errors.ForkfirstError)
     failure: errors.ForkfirstError = kind.__new__(kind)
     errors.ForkfirstError.__init__(failure, str(fields["message"]), hint=str(fields["hint"]))
