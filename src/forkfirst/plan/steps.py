@@ -253,7 +253,7 @@ class CleanEnvironment(Step):
             parts.append("remove " + ", ".join(self.remove))
         if self.assign:
             parts.append("set " + ", ".join(name for name, _ in self.assign))
-        return "environment: " + ("; ".join(parts) if parts else "nothing to remove or set")
+        return "clean the environment: " + (", ".join(parts) or "nothing to remove or set")
 
 
 class SetUmask(Step):
@@ -286,7 +286,7 @@ class RedirectStandardStreams(Step):
     log: str
 
     def describe(self) -> str:
-        return f"/dev/null on descriptor 0, {self.log} on 1 and 2"
+        return f"put /dev/null on descriptor 0, {self.log} on 1 and 2"
 
 
 class CloseDescriptors(Step):

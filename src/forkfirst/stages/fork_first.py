@@ -147,7 +147,8 @@ def explain_refusal(step: steps.Step, error: OSError | ImportError) -> errors.Fo
     """Return the error that says that *step* failed with *error*."""
     named = isinstance(error, OSError) and error.filename in step
     forks = isinstance(step, steps.Fork | steps.ForkAgain)
-    return explain(step.describe(), error, named=named, forks=forks)
+    attempted = "fork" if forks else step.describe().partition(";")[0]
+    return explain(attempted, error, named=named, forks=forks)
 
 
 def explain(

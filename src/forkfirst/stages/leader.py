@@ -49,7 +49,7 @@ def lead(
         os.close(forked.receiver)
         _watch(forked.child, forked.report_to)
     except (OSError, ImportError) as error:  # no descriptor is left to read our own code, say
-        failure = fork_first.explain(steps.ForkAgain().describe(), error)
+        failure = fork_first.explain("watch the service", error)
         fork_first.report_refusal(forked.report_to, failure)
         session.leave(errors.SystemRefusedError.exit_status)
     except BaseException:  # noqa: BLE001 - whatever it was, the frames below are the launcher's

@@ -47,7 +47,7 @@ def read_host(*, detaching: bool, service: Declaration | None = None) -> Host:
         uid=uid,
         pid=os.getpid(),
         home=_home(uid),
-        directory=os.getcwd(),
+        directory=_read_directory(),
         state_directory=_absolute(environ.get("FORKFIRST_STATE_DIR", "")),
         state_home=environ.get("XDG_STATE_HOME", ""),
         program=(sys.executable, "-m", "forkfirst"),
@@ -100,6 +100,13 @@ def _manager() -> str:
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
         return "systemd"
     return ""
+
+
+def _read_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"  # it was removed under us: no reason not to stop a service
 
 
 def _home(uid: int) -> str:

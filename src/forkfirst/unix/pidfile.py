@@ -248,7 +248,8 @@ def _make_file(path: str, directory: int, pid: int) -> int:
     try:
         os.fchmod(fd, MODE)  # whatever the umask is: others may ask who runs
         os.write(fd, b"%d\n" % pid)
-        file_lock.try_lock(fd)
+        if not file_lock.try_lock(fd):  # nobody else can have it open
+            raise OSError(errno.EAGAIN, "nobody else has it, but it cannot be locked")
         file_lock.mark(fd)
     except OSError:
         _remove_temporary(fd, path, directory)
