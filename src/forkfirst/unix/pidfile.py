@@ -248,14 +248,18 @@ def _make_file(path: str, directory: int, pid: int) -> int:
     try:
         os.fchmod(fd, MODE)  # whatever the umask is: others may ask who runs
         os.write(fd, b"%d\n" % pid)
-        if not file_lock.try_lock(fd):  # nobody else can have it open
-            raise OSError(errno.EAGAIN, "nobody else has it, but it cannot be locked")
-        file_lock.mark(fd)
+        _lock_new(fd)
     except OSError:
         _remove_temporary(fd, path, directory)
         os.close(fd)
         raise
     return fd
+
+
+def _lock_new(fd: int) -> None:
+    if not file_lock.try_lock(fd):
+        raise OSError(errno.EAGAIN, "it cannot be locked, although nobody else has it")
+    file_lock.mark(fd)
 
 
 def _open_nameless(path: str, directory: int) -> int:
