@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from forkfirst import errors
 from forkfirst.cli import main as command_line
-from forkfirst.plan import confinement, listener, order, service, steps
+from forkfirst.plan import confinement, listener, order, service, spawning, steps
 from forkfirst.plan import host as hosts
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ def write_steps() -> str:
             parts.append(f"| {number} | {name} | {step.describe()} | {step.manual} |")
         parts.append("")
     parts += _compare_with_daemon_7(example)
+    parts += _compare_spawning()
     parts += _explain_each_kind()
     return "\n".join(parts)
 
@@ -196,6 +197,23 @@ def _compare_with_daemon_7(example: order.Plan) -> list[str]:
     for number, asked in _DAEMON_7.items():
         ours = ", ".join(taken.get(number, [])) or _ELSEWHERE.get(number, "not in this version")
         parts.append(f"| {number} | {asked} | {ours} |")
+    return [*parts, ""]
+
+
+def _compare_spawning() -> list[str]:
+    """Say what is different where nothing is forked."""
+    first, leader = spawning.plan_first("hello", "asyncio"), spawning.plan_leader("hello", "asyncio")
+    parts = [
+        "## With `--spawn`\n",
+        "Nothing is forked: the session leader and the service are fresh interpreters. Instead of",
+        "the steps above, until the service waits for its plan:\n",
+        "| in | step | what it does | see |",
+        "| --- | --- | --- | --- |",
+    ]
+    for process, chosen in (("launcher", first), ("session leader", leader)):
+        for step in chosen:
+            name = type(step).__name__
+            parts.append(f"| {process} | {name} | {step.describe()} | {step.manual} |")
     return [*parts, ""]
 
 
