@@ -28,11 +28,14 @@ async def serve(context: Any) -> None:
     """On asyncio or uvloop."""
     import asyncio  # noqa: PLC0415 - not for those that have another runtime
 
-    for sockets in context.listeners.values():
-        for one in sockets:
-            await asyncio.start_server(echo, sock=one)
+    servers = [  # kept: uvloop closes one that nobody refers to, when it is collected
+        await asyncio.start_server(echo, sock=one)
+        for sockets in context.listeners.values()
+        for one in sockets
+    ]
     context.ready(status=f"serving on {type(asyncio.get_running_loop()).__module__}")
     await context.wait_stopping()
+    servers.clear()
 
 
 async def serve_on_trio(context: Any) -> None:

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.real
 ROOT = Path(__file__).parents[2]
 PAGES = ("systemd.md", "low-ports.md", "keep-state.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMAND = "/opt/hello/venv/bin/forkfirst"
+COMMAND = "/srv/hello/venv/bin/forkfirst"
 
 
 @pytest.fixture
 def installed(real_systemd: RealSystemd) -> Iterator[RealSystemd]:
     """Put the example and the command where the pages have them; end what they started."""
     files = {
-        "/opt/hello/hello.py": (ROOT / "examples" / "hello.py").read_text(),
+        "/srv/hello/hello.py": (ROOT / "examples" / "hello.py").read_text(),
         COMMAND: f"#!/bin/sh\nexport PYTHONPATH={SOURCE_INSIDE} PYTHONDONTWRITEBYTECODE=1\n"
         f'exec {PYTHON_INSIDE} -m forkfirst "$@"\n',
     }

@@ -33,6 +33,7 @@ class KnownService(Value):
         log: Its log file, or "" where its output goes elsewhere.
         session: The session that is its own, if it is a daemon; else 0.
         owner: The user that it became, which the pid file is that of; None if it became nobody.
+        managed: Whether a manager runs it, and so it has no pid file.
         directory: Where it was started.
         command: What starts it again; empty if it was never started, or ended by itself.
     """
@@ -45,6 +46,7 @@ class KnownService(Value):
     mode: str = ""
     session: int = 0
     owner: int | None = None
+    managed: bool = False
     directory: str = "/"
     command: tuple[str, ...] = ()
 
@@ -74,15 +76,17 @@ def find(name: str) -> KnownService:
         kept = record.read(default.record)
     else:
         default = places.find_granted_places(name, host)
-    if kept is None:
-        # Under a manager that gave it a directory of its own name, there is no pid file.
-        managed = f"/run/{name}/{name}.sock"
+    # A manager that gives it a directory of its own name has it listen there, without a pid file.
+    own = f"/run/{name}/{name}.sock"
+    managed = os.path.exists(own) and not os.path.lexists(default.pid_file)
+    if kept is None or managed:
         return KnownService(
             name=name,
             pid_file=default.pid_file,
-            control_socket=managed if os.path.exists(managed) else default.control_socket,
+            control_socket=own if managed else default.control_socket,
+            managed=managed,
             record=default.record,
-            log=default.log,
+            log="" if managed else default.log,
         )
     return KnownService(
         name=name,

@@ -202,6 +202,9 @@ def stop(service: KnownService, grace: float | None) -> int:
     """Stop *service*, wait until it is gone, and say how it ended. Signals nothing else."""
     found = running.take(service.pid_file, service.owner)
     if found is None:
+        if service.managed:
+            message = f'cannot stop "{service.name}": its manager runs it, and would start it again'
+            raise errors.UsageError(message, hint=f"systemctl stop {service.name}")
         message = f'"{service.name}" is not running'
         raise errors.NotRunningError(message)
     print(_describe_end(service, end(service, found, grace)))

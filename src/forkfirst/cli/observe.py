@@ -83,43 +83,47 @@ def observe(service: KnownService) -> Observation:
         return Observation(
             name=service.name, exit_status=UNKNOWN, state="unknown", trouble=str(error)
         )
-    if found is None:
+    if found is None and not service.managed:
         return Observation(name=service.name, exit_status=NOT_RUNNING, state="stopped")
-    if not found.is_running:
+    if found is not None and not found.is_running:
         return Observation(
             name=service.name, exit_status=DEAD_WITH_PID_FILE, state="dead", pid=found.pid
         )
     try:
         facts = service.ask("status")
-    except errors.NotRunningError:  # it holds the lock, but does not answer yet, or no longer
-        if not running.is_orphaned(service.pid_file, service.owner):
-            return Observation(
-                name=service.name, exit_status=RUNNING, state="starting", pid=found.pid
-            )
-        return Observation(
-            name=service.name,
-            exit_status=DEAD_WITH_PID_FILE,
-            state="dead",
-            pid=found.pid,
-            trouble="what it left behind holds its lock",
-        )
+    except errors.NotRunningError:
+        return _explain_silence(service, found)
     except errors.ForkfirstError as error:
         return Observation(
             name=service.name,
             exit_status=RUNNING,
             state="stuck",
-            pid=found.pid,
+            pid=0 if found is None else found.pid,
             trouble=str(error),
         )
     state = str(facts["state"])
     if facts["stuck_seconds"] >= _STUCK_SECONDS:
         state = "stuck"
+    pid = int(facts["pid"]) if found is None else found.pid
+    return Observation(name=service.name, exit_status=RUNNING, state=state, pid=pid, facts=facts)
+
+
+def _explain_silence(service: KnownService, found: running.Found | None) -> Observation:
+    """Say what it means that nobody listens: the lock may be held all the same."""
+    if found is None:
+        return Observation(name=service.name, exit_status=NOT_RUNNING, state="stopped")
+    if not running.is_orphaned(service.pid_file, service.owner):  # not yet, or no longer
+        return Observation(name=service.name, exit_status=RUNNING, state="starting", pid=found.pid)
     return Observation(
-        name=service.name, exit_status=RUNNING, state=state, pid=found.pid, facts=facts
+        name=service.name,
+        exit_status=DEAD_WITH_PID_FILE,
+        state="dead",
+        pid=found.pid,
+        trouble="what it left behind holds its lock",
     )
 
 
-def describe(seen: Observation) -> str:
+def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
     """Return the state in words, the most important first."""
     match seen.state:
         case "stopped":

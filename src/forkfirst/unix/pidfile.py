@@ -163,12 +163,7 @@ def look_up_holder(path: str, owner: int | None = None) -> Holder | None:
 
 
 def read_stale_pid(path: str, owner: int | None = None) -> int | None:
-    """Return the pid in a file that nobody holds, 0 if it holds none; None without such a file.
-
-    Raises:
-        UnsafePathError: The file or its directory is under somebody else's control.
-        PermissionRefusedError: This user may not read it.
-    """
+    """Return the pid in a file that nobody holds, 0 if it holds none; None without one."""
     fd = _open_to_look(path, owner)
     if fd is None:
         return None
@@ -186,11 +181,7 @@ def take_pidfd(path: str, owner: int | None = None) -> tuple[int, int | None] | 
     as this user may know: so whatever a service runs by exec must inherit the descriptor. The
     caller closes the pidfd.
 
-    Raises:
-        UnsafePathError: The file or its directory is under somebody else's control.
-        PermissionRefusedError: This user may not read it.
-
-    Source: pidfd_open(2).
+    Raises what `look_up_holder` raises. Source: pidfd_open(2).
     """
     for _ in range(_ATTEMPTS):
         fd = _open_to_look(path, owner)
