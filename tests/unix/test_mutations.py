@@ -93,7 +93,7 @@ BREAKAGES = {
     ),
     "a pid file has its name before it is marked": Breakage(
         "pidfile",
-        "        file_lock.mark(fd)\n",
+        "    file_lock.mark(fd)\n",
         "",
         "test_pidfile.py::test_where_there_was_none_there_is_one",
     ),

@@ -27,8 +27,10 @@ MODE = 0o644
 _ATTEMPTS = 1000
 _PAUSE_SECONDS = 0.002  # between attempts, while another starter is between two of its steps
 _PID_BYTES = 32
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_KINDS: dict[int, type[errors.ForkfirstError]] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), errors.DiskFullError),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM), errors.SystemRefusedError),
+}
 # Never hang on a fifo put there, never get a terminal, never follow a link.
 _LOOK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -395,8 +397,5 @@ def _describe(path: str) -> str:
 
 
 def _explain(error: OSError, attempted: str) -> errors.ForkfirstError:
-    message = f"{attempted}: {error.strerror}"
-    if error.errno in _EXHAUSTED:
-        return errors.SystemRefusedError(message)
-    kind = errors.DiskFullError if error.errno in _FULL else errors.CannotCreateError
-    return kind(message)
+    kind = _KINDS.get(error.errno or 0, errors.CannotCreateError)
+    return kind(f"{attempted}: {error.strerror}")
