@@ -397,5 +397,4 @@ def _describe(path: str) -> str:
 
 
 def _explain(error: OSError, attempted: str) -> errors.ForkfirstError:
-    kind = _KINDS.get(error.errno or 0, errors.CannotCreateError)
-    return kind(f"{attempted}: {error.strerror}")
+    return _KINDS.get(error.errno or 0, errors.CannotCreateError)(f"{attempted}: {error.strerror}")
