@@ -14,9 +14,12 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from forkfirst import errors
 from forkfirst.cli.socket_form import parse_socket
+from forkfirst.plan.listener import parse_listener
 from support.service_home import PROGRAMS
 
 if TYPE_CHECKING:
@@ -122,6 +125,23 @@ def test_a_unix_socket_in_every_form(home: Home, form: str, path: str, kind: str
     (only,) = look(home, "-s", form.format(here=here, pid=os.getpid()))["sockets"]
     assert only["name"] == path.format(here=here, pid=os.getpid())
     assert only["type"] == kind
+
+
+@given(st.text(max_size=40) | st.from_regex(r"([a-z]+=)?[a-z]{3,5}:{1,2}[][a-z0-9:./*?=]*"))
+@example("http::http::1")
+@example("a=unix::")
+@example("unix::?mode=7")
+def test_every_text_is_a_socket_or_an_error_that_points(text: str) -> None:
+    """And what our own grammar takes means the same here."""
+    try:
+        found = parse_socket(text, directory="/where").listener
+    except errors.AddressError:
+        found = None
+    try:
+        ours = parse_listener(text)
+    except errors.AddressError:
+        return
+    assert found == ours
 
 
 def test_several_keep_their_order_and_their_names(home: Home) -> None:
