@@ -138,11 +138,11 @@ def test_each_connection_gets_a_process(real_systemd: RealSystemd, style: tuple[
 def test_start_stop_daemon_returns_when_the_service_is_ready(real_systemd: RealSystemd) -> None:
     """`--notify-await` is Debian's own launcher that understands sd_notify."""
     common = ("--pidfile", "/run/ff-ssd.pid", "--make-pidfile", "--background", "--notify-await")
-    words = ("--startas", PYTHON_INSIDE, "--", *RUN[1:], f"{TARGET}:serve")
+    listen = ("--listen", "127.0.0.1:8202")
+    words = ("--startas", PYTHON_INSIDE, "--", *RUN[1:], f"{TARGET}:serve", *listen)
     started = ("start-stop-daemon", "--start", "--quiet", *common, "--notify-timeout", "30")
     environment = ("env", f"PYTHONPATH={SOURCE_INSIDE}")
     try:
-        words = (*words, "--listen", "127.0.0.1:8202")
         assert real_systemd.run(*environment, *started, *words) == ""
         told = json.loads(_connect(real_systemd, "4", "stream", "8202"))
         assert str(told["pid"]) == real_systemd.path("/run/ff-ssd.pid").read_text().strip()
