@@ -202,7 +202,10 @@ def _compare_with_daemon_7(example: order.Plan) -> list[str]:
 
 def _compare_spawning() -> list[str]:
     """Say what is different where nothing is forked."""
-    first, leader = spawning.plan_first("hello", "asyncio"), spawning.plan_leader("hello", "asyncio")
+    first, leader = (
+        spawning.plan_first("hello", "asyncio"),
+        spawning.plan_leader("hello", "asyncio"),
+    )
     parts = [
         "## With `--spawn`\n",
         "Nothing is forked: the session leader and the service are fresh interpreters. Instead of",
