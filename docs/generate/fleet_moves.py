@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forkfirst.plan.fleet_state import list_moves
+from forkfirst.plan.fleet.state import list_moves
 
 _NOTE = "<!-- Made by docs/generate from the code. Change the code, then run `make docs`. -->\n"
 
@@ -19,7 +19,7 @@ def write_moves() -> str:
         _NOTE,
         "# The states of workers\n",
         "What the supervisor decides is decided by one pure function over these states, in",
-        "`plan/fleet.py`, and no state changes but by one of these moves: the diagrams are drawn",
+        "`plan/fleet/machine.py`, and no state changes but by one of these moves: the diagrams are drawn",
         "from the tables that it uses. [How a reload works](../explanation/reload.md) tells the",
         "story.\n",
     ]

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkfirst.plan import fleet_change, fleet_reload
-from forkfirst.plan import fleet_events as events
-from forkfirst.plan import fleet_state as states
-from forkfirst.plan.fleet import react
-from forkfirst.plan.fleet_change import Change, compute_backoff
-from forkfirst.plan.fleet_state import Settings
+from forkfirst.plan.fleet import change as fleet_change
+from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import reload as fleet_reload
+from forkfirst.plan.fleet import state as states
+from forkfirst.plan.fleet.change import Change, compute_backoff
+from forkfirst.plan.fleet.machine import react
+from forkfirst.plan.fleet.state import Settings
 from forkfirst.values import replace
 from support.fleet_world import World, find_serving
 

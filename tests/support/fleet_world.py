@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forkfirst.plan import fleet_events as events
-from forkfirst.plan import fleet_state as states
-from forkfirst.plan.fleet import make_fleet, react
+from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import state as states
+from forkfirst.plan.fleet.machine import make_fleet, react
 
 if TYPE_CHECKING:
-    from forkfirst.plan.fleet_state import Fleet, Generation, Settings
+    from forkfirst.plan.fleet.state import Fleet, Generation, Settings
 
 _SERVES = (states.SERVING, states.DEGRADED)
 _LIMITED = (states.STARTING, states.HUNG, states.DRAINING, states.KILLED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forkfirst.errors import ConfigError
-from forkfirst.plan.fleet_state import Settings
+from forkfirst.plan.fleet.state import Settings
 from forkfirst.values import Value
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ import os
 import signal
 
 from forkfirst import errors
-from forkfirst.plan import fleet_events as events
+from forkfirst.plan.fleet import events
 from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.stages.start import unlink_if_same
 from forkfirst.stages.supervise import outside, worker

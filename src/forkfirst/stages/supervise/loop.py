@@ -13,8 +13,9 @@ import signal
 import time
 
 from forkfirst import errors
-from forkfirst.plan import fleet, service, steps
-from forkfirst.plan import fleet_events as events
+from forkfirst.plan import service, steps
+from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import machine as fleet
 from forkfirst.stages.supervise import actions, outside, reloading, told
 from forkfirst.stages.supervise.kit import Kit
 from forkfirst.unix import children, session, signals

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from forkfirst import errors
-from forkfirst.plan import fleet_events as events
+from forkfirst.plan.fleet import events
 from forkfirst.plan.service import make_settings
 from forkfirst.stages.supervise import outside
 from forkfirst.stages.supervise.actions import Ticket

@@ -7,7 +7,7 @@ import select
 import time
 
 from forkfirst.control import server
-from forkfirst.plan import fleet_events as events
+from forkfirst.plan.fleet import events
 from forkfirst.stages import answers
 from forkfirst.stages.supervise import reloading
 from forkfirst.stages.supervise.process import read_resident

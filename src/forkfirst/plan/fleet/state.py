@@ -1,6 +1,6 @@
 """The words of the fleet: its states and moves, its settings, its workers and generations.
 
-The three tables say which moves exist at all. `fleet_change` makes every change of a state through
+The three tables say which moves exist at all. `change` makes every change of a state through
 them, so the diagram that is drawn from them is the machine and not a picture of it.
 """
 
@@ -10,7 +10,7 @@ from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from forkfirst.plan.fleet_events import ReloadAsked
+    from forkfirst.plan.fleet.events import ReloadAsked
 
 # -- states and causes ----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from forkfirst.plan.fleet_state import Settings
+    from forkfirst.plan.fleet.state import Settings
 
 # -- what happens ---------------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
 """One fleet on its way from one value to the next: every move of a state, and each single act.
 
-Nothing here knows why; `fleet` and `fleet_reload` decide.
+Nothing here knows why; `machine` and `reload` decide.
 """
 
 from __future__ import annotations
 
-from forkfirst.plan import fleet_events as events
-from forkfirst.plan import fleet_state as states
-from forkfirst.plan.fleet_state import Fleet, Generation, Settings, Worker
+from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import state as states
+from forkfirst.plan.fleet.state import Fleet, Generation, Settings, Worker
 from forkfirst.values import replace
 
 TYPE_CHECKING = False

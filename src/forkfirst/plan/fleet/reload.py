@@ -6,13 +6,13 @@ begin → (canary) → starting → serving; the old one leaves, or is paused un
 
 from __future__ import annotations
 
-from forkfirst.plan import fleet_events as events
-from forkfirst.plan import fleet_state as states
+from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import state as states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from forkfirst.plan.fleet_change import Change
-    from forkfirst.plan.fleet_state import Generation, Settings
+    from forkfirst.plan.fleet.change import Change
+    from forkfirst.plan.fleet.state import Generation, Settings
 
 _PERCENT = 100
 

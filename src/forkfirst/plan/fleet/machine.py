@@ -14,11 +14,10 @@ Events about workers that are gone, or that come too late to matter, change noth
 
 from __future__ import annotations
 
-from forkfirst.plan import fleet_events as events
-from forkfirst.plan import fleet_reload as reload
-from forkfirst.plan import fleet_state as states
-from forkfirst.plan.fleet_change import Change, compute_backoff
-from forkfirst.plan.fleet_state import Fleet, Generation, Settings, Worker
+from forkfirst.plan.fleet import events, reload
+from forkfirst.plan.fleet import state as states
+from forkfirst.plan.fleet.change import Change, compute_backoff
+from forkfirst.plan.fleet.state import Fleet, Generation, Settings, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
