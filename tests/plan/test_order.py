@@ -223,7 +223,7 @@ def test_a_service_that_could_not_run_has_no_plan() -> None:
 
 
 def test_no_step_of_daemon_7_is_missing() -> None:
-    """All fifteen but 8, for which the leader waits until READY, and 13, which was not asked for."""
+    """All but 8, for which the leader waits until READY, and 13, which was not asked for."""
     host = Host(uid=0, pid=2, home="/", directory="/")
     plan = order.make_plan(Declaration(name="a", target="a:b"), host)
     taken = {step.sysv for step in plan.steps}
