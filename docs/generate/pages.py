@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from forkfirst import errors
 from forkfirst.cli import main as command_line
-from forkfirst.plan import confinement, listener, order, service, spawning, steps
+from forkfirst.plan import (
+    adoption,
+    confinement,
+    listener,
+    managing,
+    order,
+    service,
+    spawning,
+    steps,
+)
 from forkfirst.plan import host as hosts
 
 if TYPE_CHECKING:
@@ -35,6 +44,9 @@ _DAEMON_7 = {
     14: "tell the original process that initialisation is complete",
     15: "the original process exits",
 }
+
+_SELDOM = (confinement, adoption, managing, spawning)
+"""Modules of steps that few services have."""
 
 _ELSEWHERE = {
     13: "with `--user`: "
@@ -222,7 +234,9 @@ def _compare_spawning() -> list[str]:
 
 def _explain_each_kind() -> list[str]:
     parts = ["## Every kind of step\n"]
-    for kind in sorted(steps.Step.__subclasses__(), key=_place):
+    known = {module.__name__ for module in (steps, *_SELDOM)}
+    kinds = [kind for kind in steps.Step.__subclasses__() if kind.__module__ in known]
+    for kind in sorted(kinds, key=_place):
         parts += [f"### {kind.__name__}\n", f"{inspect.cleandoc(kind.__doc__ or '')}\n"]
     return parts
 

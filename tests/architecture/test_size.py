@@ -16,7 +16,6 @@ _FOLDER_FILES = 13
 _LONG_FOR_A_REASON: dict[str, str] = {}
 _CROWDED_FOR_A_REASON = {
     "unix": "one page of the manual a module, and it has many pages",
-    "plan": "five are one table, the fleet; four are steps that few services have",
     "stages": "one act of a start or a stop a module; what few services have is in its folders",
 }
 

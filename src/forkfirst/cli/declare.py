@@ -44,7 +44,7 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ready-timeout", metavar="SECONDS", help="how long it may take to be ready (60)")
     add("--grace-period", metavar="SECONDS", help="how long it may take to stop (10)")
     add("--settle", metavar="SECONDS", help="a silent command is ready after so long (1)")
-    add("--notify-fd", type=int, metavar="FD", help="where a command writes a newline when ready")
+    add("--notify-fd", type=int, metavar="FD", help="a newline there says ready, as s6 has it")
     add("--pid-file", metavar="FILE", help="the pid file, which is the lock")
     add("--version", metavar="TEXT", help="what the program calls its own code, for status")
     add(
