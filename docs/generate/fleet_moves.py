@@ -19,9 +19,9 @@ def write_moves() -> str:
         _NOTE,
         "# The states of workers\n",
         "What the supervisor decides is decided by one pure function over these states, in",
-        "`plan/fleet/machine.py`, and no state changes but by one of these moves: the diagrams are drawn",
-        "from the tables that it uses. [How a reload works](../explanation/reload.md) tells the",
-        "story.\n",
+        "`plan/fleet/machine.py`, and no state changes but by one of these moves: the diagrams are",
+        "drawn from the tables that it uses. [How a reload works](../explanation/reload.md) tells",
+        "the story.\n",
     ]
     for subject, title in _SUBJECTS.items():
         parts += [f"## {title}\n", "```mermaid", "stateDiagram-v2"]

@@ -336,7 +336,7 @@ class RunProgram(Step):
 
 
 class Supervise(Step):
-    """Be the supervisor: fork each worker, replace it when it ends, answer; never have a runtime."""
+    """Be the supervisor: fork each worker, replace it when it ends, answer; have no runtime."""
 
     manual = "poll(2)"
     taken_in = "supervise.loop"
