@@ -28,7 +28,7 @@ class Pulse:
     __slots__ = ("left_at",)
 
     def __init__(self) -> None:
-        self.left_at = 0.0
+        self.left_at: float = 0.0
 
     def stuck_seconds(self, now: float) -> float:
         """Return for how long the runtime has not turned, 0.0 if it waits.
