@@ -40,6 +40,11 @@ $(VENV)/.has-test: pyproject.toml $(VENV)/.made
 	@$(PIP) --group test --editable .
 	@touch $@ $(VENV)/.has-run
 
+# The libraries whose threads and loops the corpus of process states is about.
+$(VENV)/.has-corpus: tests/guard/corpus/requirements.txt $(VENV)/.has-test
+	@$(PIP) --requirement $< || echo "what the corpus needs cannot all be installed" >&2
+	@touch $@
+
 $(VENV)/.has-lint: pyproject.toml $(VENV)/.has-test
 	@$(PIP) --group lint
 	@touch $@
@@ -79,7 +84,7 @@ test: $(VENV)/.has-test
 	  echo "what was not covered: $(VENV)/covered/report.txt"; exit $$status
 
 # 5 is pytest's status for "no test was selected".
-test-real: $(VENV)/.has-test
+test-real: $(VENV)/.has-test $(VENV)/.has-corpus
 	@if [ "$$(id -u)" != 0 ]; then \
 	  echo "test-real: not root, so no Debian package is installed; what needs one is skipped"; \
 	elif ! command -v apt-get >/dev/null; then \
