@@ -23,7 +23,7 @@ def main(context):
     context.ready()
     with open(os.environ["SAY"]) as fifo:
         for line in iter(fifo.readline, ""):
-            exec(line)
+            exec(line, globals())
             with open(os.environ["TELL"], "w") as told:
                 told.write("done\\n")
 """

@@ -312,7 +312,8 @@ def test_n16_an_accept_that_fails_does_not_spin(home: Home) -> None:
         for _ in range(10):
             assert home.status("app")["state"] == "ready"
         refusals = home.log("app").count("out of system resource")
-        assert 1 <= refusals <= time.monotonic() - began + 2
+        # asyncio tries as often as its backlog is long, and then pauses for a second.
+        assert 1 <= refusals <= 101 * (time.monotonic() - began + 2)
     finally:
         for client in clients:
             client.close()
