@@ -103,7 +103,8 @@ class Service(Value):
         Args:
             argv: The arguments without the program's name; `sys.argv[1:]` if None.
 
-        Leaves by `SystemExit`, with the statuses of the `forkfirst` command.
+        Leaves by `SystemExit`, with the statuses of the `forkfirst` command; after a start by
+        `_exit`, as a daemon's parent does: exit handlers are the service's now.
         """
         from forkfirst.cli import own  # noqa: PLC0415 - a declaration that is only imported is free
 

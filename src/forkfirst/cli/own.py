@@ -25,7 +25,11 @@ _SWITCHES = {
 
 
 def main(service: Service, argv: list[str]) -> int:
-    """Run the command in *argv* for *service*; return the exit status."""
+    """Run the command in *argv* for *service*; return the exit status.
+
+    After a start that has forked it does not return, but leaves by `_exit`: what the program has
+    registered for its exit is the service's now, and would remove under it what it is using.
+    """
     try:
         status = _dispatch(service, argv)
     except errors.ForkfirstError as error:
@@ -35,7 +39,10 @@ def main(service: Service, argv: list[str]) -> int:
         status = 130
     except BrokenPipeError:
         status = 141
-    return main_.finish(argv[:1], status)
+    status = main_.finish(argv[:1], status)
+    if argv[:1] == ["start"] and status == 0:
+        os._exit(status)  # daemon(7), step 15; in the foreground the program has left already
+    return status
 
 
 def run(service: Service) -> int:
