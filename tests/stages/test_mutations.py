@@ -1,0 +1,232 @@
+"""Shows that the tests of a start notice when the property they state is gone.
+
+Each deliberate breakage is made in a copy of the package, and the tests that state the property are
+run against it: they must fail. `tests/unix` does the same for what is below.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+import forkfirst
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TESTS = Path(__file__).parent.parent
+PACKAGE = Path(forkfirst.__file__).parent
+
+
+class Breakage(NamedTuple):
+    """A line of a module, what stands there instead, and the test that must fail then."""
+
+    module: str
+    line: str
+    instead: str
+    test: str
+
+
+STATE = "system/test_daemon_state.py::"
+FAILURES = "system/test_failures.py::"
+LAUNCHER = "system/test_launcher.py::"
+IDENTITY = "system/test_identity.py::"
+KILLED = "stages/test_killed_start.py::test_whoever_dies_after_its_own_step_spoils_nothing"
+BREAKAGES = {
+    "no setsid": Breakage(
+        "stages/fork_first.py",
+        "    session.start_session()\n",
+        "    pass\n",
+        f"{STATE}test_it_is_in_a_session_of_its_own_and_does_not_lead_it",
+    ),
+    "no second fork": Breakage(
+        "stages/fork_first.py",
+        "def _fork_again(_: steps.ForkAgain, forked: Forked) -> None:\n"
+        "    forked.child = session.fork()\n",
+        "def _fork_again(_: steps.ForkAgain, forked: Forked) -> None:\n    forked.child = 0\n",
+        f"{STATE}test_it_is_in_a_session_of_its_own_and_does_not_lead_it",
+    ),
+    "exit instead of _exit": Breakage(
+        "unix/session.py",
+        "    os._exit(status)\n",
+        "    raise SystemExit(status)\n",
+        "stages/test_leaving.py::test_exit_handlers_run_once_and_in_the_service",
+    ),
+    "the launcher does not wait for READY": Breakage(
+        "stages/launch.py",
+        "        failure = _wait(step, start)\n",
+        "        failure = None\n",
+        f"{FAILURES}test_a_program_that_raises_before_it_is_ready",
+    ),
+    "the leader does not see its launcher die": Breakage(
+        "stages/leader.py",
+        "        if report_to in events:\n",
+        "        if False:\n",
+        f"{LAUNCHER}test_a_killed_launcher_leaves_no_service",
+    ),
+    "the session is not ended": Breakage(
+        "stages/running.py",
+        "        signalled = children.end_session(sid, signal.SIGKILL)\n",
+        "        signalled = ()\n",
+        f"{FAILURES}test_what_the_program_had_started_is_ended_too",
+    ),
+    "nothing is undone": Breakage(
+        "stages/start.py",
+        "            _try(self._undo.pop())\n",
+        "            self._undo.pop()\n",
+        f"{FAILURES}test_a_program_that_raises_before_it_is_ready",
+    ),
+    "the lock is not released": Breakage(
+        "stages/start.py",
+        "            _try(self.pid_file.release)\n",
+        "            pass\n",
+        f"{FAILURES}test_a_program_that_raises_before_it_is_ready",
+    ),
+    "sockets are removed whoever made them": Breakage(
+        "stages/start.py",
+        "    if (facts.st_ino, facts.st_dev) == (inode, device):\n",
+        "    if facts:\n",
+        f"{IDENTITY}test_stop_removes_nothing_that_is_not_its_own",
+    ),
+    "the caller's handlers stay": Breakage(
+        "stages/apply.py",
+        "    signals.reset_handlers()\n",
+        "    pass\n",
+        f"{STATE}test_its_signals_are_those_of_a_fresh_interpreter",
+    ),
+    "the caller's mask stays": Breakage(
+        "stages/apply.py",
+        "    signals.unblock_all()\n",
+        "    pass\n",
+        f"{STATE}test_its_signals_are_those_of_a_fresh_interpreter",
+    ),
+    "an ignored SIGCHLD stays": Breakage(
+        "stages/fork_first.py",
+        "    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:\n",
+        "    if False:\n",
+        f"{STATE}test_its_signals_are_those_of_a_fresh_interpreter",
+    ),
+    "the caller's descriptors stay": Breakage(
+        "stages/apply.py",
+        "    descriptors.close_all_except(kept)\n",
+        "    pass\n",
+        f"{STATE}test_its_descriptors_are_exactly_those_that_belong_to_it",
+    ),
+    "descriptors 0 to 2 are not held": Breakage(
+        "stages/fork_first.py",
+        "    stdio.hold_standard_descriptors()\n",
+        "    pass\n",
+        f"{STATE}test_whichever_standard_descriptors_were_closed_it_is_the_same",
+    ),
+    "variables of others stay": Breakage(
+        "stages/apply.py",
+        "        os.environ.pop(name, None)\n",
+        "        pass\n",
+        f"{STATE}test_its_environment_has_nothing_that_was_said_to_others",
+    ),
+    "the umask stays": Breakage(
+        "stages/apply.py",
+        "    os.umask(step.umask)\n",
+        "    pass\n",
+        f"{STATE}test_it_is_in_the_root_directory_with_its_own_umask",
+    ),
+    "the directory stays": Breakage(
+        "stages/apply.py",
+        "    os.chdir(step.path)\n",
+        "    pass\n",
+        f"{STATE}test_it_is_in_the_root_directory_with_its_own_umask",
+    ),
+    "the launcher's pid stays in the file": Breakage(
+        "stages/apply.py",
+        "        start.pid_file.rewrite(os.getpid())\n",
+        "        pass\n",
+        f"{IDENTITY}test_the_pid_file_is_as_the_manual_says",
+    ),
+    "the fork is not judged": Breakage(
+        "stages/fork_first.py",
+        "    verdict.assert_fork_safe()\n",
+        "    pass\n",
+        "stages/test_purity.py::test_a_program_that_has_begun_something_is_not_forked",
+    ),
+    "asyncio is imported before the fork": Breakage(
+        "stages/fork_first.py",
+        "from forkfirst.unix import channel, passage, session, stdio\n",
+        "import asyncio\nfrom forkfirst.unix import channel, passage, session, stdio\n",
+        "stages/test_purity.py::test_at_the_forks_of_a_start_there_is_no_runtime",
+    ),
+    "a plan is only printed after it was carried out": Breakage(
+        "cli/explain.py",
+        "    host = probe.read_host(",
+        "    import os\n    os.makedirs(os.environ['FORKFIRST_STATE_DIR'])\n"
+        "    host = probe.read_host(",
+        "system/test_commands.py::test_plan_prints_each_step_and_does_nothing",
+    ),
+    "stop does not escalate": Breakage(
+        "stages/running.py",
+        "                killed = True\n",
+        "                return Ended(pid=self.pid, seconds=seconds)\n",
+        f"{IDENTITY}test_stop_escalates_and_says_so",
+    ),
+    "every session is the service's": Breakage(
+        "stages/running.py",
+        "        own_session = session if session and session == self._read_session() else 0\n",
+        "        own_session = self._read_session()\n",
+        f"{IDENTITY}test_stop_never_touches_the_session_of_whoever_started",
+    ),
+    "the log is rotated before READY": Breakage(
+        "stages/child.py",
+        "keep=service.log_keep)",
+        "keep=service.log_keep, max_bytes=service.log_size)",
+        "system/test_output.py::test_a_failed_start_shows_what_was_said_through_a_rotation",
+    ),
+    "a killed start leaves its lock": Breakage(
+        "unix/pidfile.py",
+        "        if file_lock.try_lock(fd):\n",
+        "        if False:\n",
+        KILLED,
+    ),
+}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(PACKAGE, tmp_path / "forkfirst", ignore=shutil.ignore_patterns("*.pyc"))
+    yield tmp_path / "forkfirst"
+    shutil.rmtree(tmp_path / "forkfirst")
+
+
+def run_tests(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{copy.parent}{os.pathsep}{TESTS}"}
+    places = [str(TESTS / test) for test in tests]
+    words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *places]
+    return subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_tests_pass_on_an_unbroken_copy(copy: Path) -> None:
+    """Or they would fail for the copying."""
+    done = run_tests(copy, *sorted({breakage.test for breakage in BREAKAGES.values()}))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_breakage_is_noticed(copy: Path, name: str) -> None:
+    """A test that cannot fail says nothing."""
+    breakage = BREAKAGES[name]
+    module = copy / breakage.module
+    text = module.read_text()
+    assert text.count(breakage.line) == 1, "the line to break is there once"
+    module.write_text(text.replace(breakage.line, breakage.instead))
+    done = run_tests(copy, breakage.test)
+    assert done.returncode == 1, done.stdout
