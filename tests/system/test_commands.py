@@ -347,3 +347,29 @@ def test_a_directory_that_is_gone_is_said_where_it_is_needed(home: Home) -> None
     assert done.status == 71
     assert done.err == f"forkfirst: cannot go on {gone}: no such file or directory\n"
     assert home.status("app")["state"] == "ready"
+
+
+MANNERS = {
+    "with every warning an error": {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"},
+    "without asserts and docstrings": {"PYTHONOPTIMIZE": "2"},
+    "with hash randomization off and no user site": {
+        "PYTHONHASHSEED": "0",
+        "PYTHONNOUSERSITE": "1",
+    },
+    "in another locale": {"LC_ALL": "tr_TR.UTF-8", "LANG": "C"},
+    "without buffers": {"PYTHONUNBUFFERED": "1"},
+    "with almost nothing": {"HOME": "", "PATH": "/nosuch"},
+}
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_it_is_the_same_however_the_interpreter_is_run(home: Home, manner: str) -> None:
+    """No warning, no assert and no variable is needed for a start to be right."""
+    home.environment |= MANNERS[manner]
+    home.start(f"{DAEMONS}:serve", "--name", "app", "--listen", "web=127.0.0.1:0")
+    assert talk(home.address("app")) == b"hello\n"
+    done = home.forkfirst("restart", "app")
+    assert (done.status, done.err) == (0, "")
+    home.stop("app")
+    assert home.list_processes() == {}
+    assert home.log("app") == ""
