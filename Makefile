@@ -14,6 +14,9 @@ DEBIAN_PACKAGES := strace systemd-container mmdebstrap s6 libsystemd0 util-linux
 # Fewer of them, while one thing is being changed: make test TESTS=tests/plan
 TESTS ?= tests
 
+# Set by some callers for themselves: each start would compile forkfirst anew, and be measured so.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
+
 .PHONY: help run test test-real lint format types docs docs-generated bench clean
 
 help:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.service_home import Home
+
+# What a caller may have set for itself, and every process of a test would inherit: no bytecode kept
+# makes each start compile forkfirst anew, and a job that a shell put in the background ignores Ctrl-C.
+for _variable in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+    os.environ.pop(_variable, None)
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
