@@ -158,8 +158,7 @@ def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
             return _explain_end(ended, None)
         match report.kind:
             case "born":
-                start.pid = int(report.fields["pid"])
-                start.pidfd = children.open_pidfd(start.pid)
+                _take_hold(start, int(report.fields["pid"]))
             case "ready":
                 start.status = str(report.fields["status"])
                 return None
@@ -236,8 +235,23 @@ def _give_up(start: Start, number: int) -> errors.ForkfirstError:
 # -- processes -------------------------------------------------------------------------------------
 
 
+def _take_hold(start: Start, pid: int) -> None:
+    """Note that *pid* is the service, with a handle of it if it has not ended already.
+
+    The leader may have reaped it by now, and somebody else may have its pid: only a process of the
+    leader's session is it.
+    """
+    assert start.forked is not None  # noqa: S101 - a launcher without a fork does not wait
+    start.pid = pid
+    try:
+        start.pidfd = children.open_pidfd(pid)
+        start.is_held = os.getsid(pid) == start.forked.child
+    except ProcessLookupError:
+        return  # how it ended is on its way
+
+
 def _signal_service(start: Start, number: int) -> bool:
-    if not start.pid:
+    if not start.is_held:
         return False
     try:
         children.send_signal(start.pid, start.pidfd, number)

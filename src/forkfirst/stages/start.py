@@ -38,7 +38,8 @@ class Start:
         report_to: Where the service reports, or `NO_DESCRIPTOR`.
         child: What a fork returned, in the first process of a container.
         pid: The service, once the launcher knows it; 0 before.
-        pidfd: A handle of that process, taken while it could not have been reaped; or None.
+        pidfd: A handle of that process, if there are such and it was still there.
+        is_held: Whether it was there, and is known to be the service.
         status: What the program said of itself when it became ready.
         began: When the start began, in seconds of `time.monotonic`.
         facts: What the service knows of itself, in the service.
@@ -74,6 +75,7 @@ class Start:
         self.child = NO_DESCRIPTOR
         self.pid = 0
         self.pidfd: int | None = None
+        self.is_held = False
         self.status = ""
         self.began = forked.began if forked is not None else time.monotonic()
         self.facts: Facts | None = None
