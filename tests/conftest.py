@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from support.service_home import Home
 
-# What a caller may have set for itself, and every process of a test would inherit: no bytecode kept
-# makes each start compile forkfirst anew, and a job that a shell put in the background ignores Ctrl-C.
+# What a caller may have set for itself, and every process of a test would inherit: without kept
+# bytecode each start compiles forkfirst anew; a job put in the background ignores Ctrl-C.
 for _variable in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
     os.environ.pop(_variable, None)
 for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
@@ -24,6 +24,21 @@ for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(_number, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_coverage_in_children(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep coverage out of the children of a test marked `uncovered`.
+
+    Such a test takes from a child what coverage needs as well, or counts what the child has loaded.
+    """
+    if request.node.get_closest_marker("uncovered") is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture

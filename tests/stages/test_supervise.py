@@ -65,6 +65,7 @@ def test_workers_are_started_shown_and_stopped(home: Home, told: Told) -> None:
     assert home.list_files() == ["app.log", "run/app.service"]
 
 
+@pytest.mark.uncovered
 def test_the_supervisor_never_has_a_runtime(home: Home, told: Told) -> None:
     """That is why it may fork for ever; a module of asyncio would be in every worker's way too."""
     _start(home, told)
