@@ -237,7 +237,10 @@ ASKS = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
-s.sendall(b'{"ask": "stop"}\\n')
+try:
+    s.sendall(b'{"ask": "stop"}\\n')
+except BrokenPipeError:
+    pass  # it has answered and hung up already
 print(s.recv(1000).decode())
 """
 
@@ -291,8 +294,8 @@ def test_n16_a_request_that_was_begun_is_answered(home: Home, told: Told) -> Non
     assert b"killed" not in out
 
 
-def test_n16_an_accept_that_fails_does_not_spin(home: Home) -> None:
-    """No descriptor is left: the loop of asyncio waits a second, and the service can be asked."""
+def test_n16_an_accept_that_fails_does_not_make_it_unreachable(home: Home) -> None:
+    """No descriptor is left for a connection: there is one kept for whoever asks what is wrong."""
     home.program(
         "app.py",
         "import asyncio, resource\n"
@@ -306,14 +309,11 @@ def test_n16_an_accept_that_fails_does_not_spin(home: Home) -> None:
     home.start("app.py", "--listen", "web=127.0.0.1:0")
     address = home.address("app")
     assert not isinstance(address, str)
-    began = time.monotonic()
     clients = [socket.create_connection(address, timeout=PATIENCE) for _ in range(30)]
     try:
         for _ in range(10):
             assert home.status("app")["state"] == "ready"
-        refusals = home.log("app").count("out of system resource")
-        # asyncio tries as often as its backlog is long, and then pauses for a second.
-        assert 1 <= refusals <= 101 * (time.monotonic() - began + 2)
+        assert "out of system resource" in home.log("app"), "or this would prove nothing"
     finally:
         for client in clients:
             client.close()
