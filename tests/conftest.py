@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _no_coverage_in_children(request: pytest.FixtureRequest) -> Iterator[None]:
     """Keep coverage out of the children of a test marked `uncovered`.
 
-    Such a test takes from a child what coverage needs as well, or counts what the child has loaded.
+    Such a test takes from a child what coverage needs as well, or counts or times what it does.
     """
     if request.node.get_closest_marker("uncovered") is None:
         yield

@@ -27,6 +27,7 @@ _SHOWN = {
 }
 
 
+@pytest.mark.uncovered
 @pytest.mark.parametrize("name", _SHOWN)
 def test_a_demonstration_shows_what_it_says(name: str) -> None:
     """Every claim of the explanation is one of these programs."""

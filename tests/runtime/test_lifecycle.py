@@ -95,6 +95,7 @@ def test_when_the_grace_period_has_passed_it_is_cancelled_after_all(flavour: Fla
     assert "tested: the grace period of 0.1 s ran out" in ended.err
 
 
+@pytest.mark.uncovered
 def test_a_clean_up_without_end_is_ended_and_its_tasks_are_shown(runtime: Flavour) -> None:
     """What hangs in an `await` is not on any thread's stack: only the await chain says where."""
     with start_program(runtime, "cleans_up_without_end", grace=0.1) as child:
