@@ -137,7 +137,8 @@ class Orphans(Running):
         Raises:
             ForkfirstError: It is not known to be.
         """
-        if not any(_has_open(pid, self._path) for pid in children.list_session(session)):
+        members = children.list_session(session) if session else ()
+        if not any(_has_open(pid, self._path) for pid in members):
             message = (
                 f'cannot stop "{name}": pid {self.pid} is gone, and others hold its lock '
                 f"{self._path}"
@@ -184,21 +185,17 @@ def _is_there(pid: int) -> bool:
 
 
 def _has_open(pid: int, path: str) -> bool:
-    """Return whether the process *pid* has the file at *path* open, as far as can be known."""
+    """Return whether the process *pid* is known to have the file at *path* open."""
     links = f"/proc/{pid}/fd"
     try:
         wanted = os.stat(path)
         numbers = os.listdir(links)
-    except PermissionError:
-        return True
     except OSError:
-        return False
+        return False  # gone, or another user's
     for number in numbers:
         try:
             if os.path.samestat(os.stat(f"{links}/{number}"), wanted):
                 return True
-        except PermissionError:
-            return True
         except OSError:
             continue  # closed since
     return False
