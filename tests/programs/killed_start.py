@@ -75,6 +75,7 @@ def _kill(victim: str, forked: Forked | None) -> None:
     if victim == "service" and service < 0:
         service = _find_child(leader)
     pid = {"launcher": LAUNCHER, "leader": leader, "service": service}[victim]
+    assert pid > 1
     pidfd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     poll = select.poll()

@@ -277,6 +277,7 @@ def test_not_ready_in_time_shows_where_it_hangs(home: Home, hang: str) -> None:
     assert hint == "  give it more time with --ready-timeout, or see above where it waits"
 
 
+@pytest.mark.uncovered
 def test_not_ready_in_time_in_c_code_that_holds_the_interpreter(home: Home) -> None:
     """Nobody can answer then; the fault handler can."""
     home.program(
@@ -389,6 +390,7 @@ def test_a_pid_file_that_is_a_link_is_refused(home: Home) -> None:
     assert precious.read_text() == "mine"
 
 
+@pytest.mark.uncovered
 @pytest.mark.parametrize("size", [0, 5, 40])
 def test_a_full_disk(home: Home, size: int) -> None:
     """74, wherever the write is that fails: the pid, the record or the log."""
@@ -402,6 +404,7 @@ def test_a_full_disk(home: Home, size: int) -> None:
     assert done.err.startswith('forkfirst: cannot start "app": cannot ')
 
 
+@pytest.mark.uncovered
 @pytest.mark.parametrize("limit", range(6, 24))
 def test_no_descriptors_left(home: Home, limit: int) -> None:
     """71 and the cause, wherever the last one is taken; or all that is needed was there."""
@@ -477,6 +480,7 @@ def test_a_directory_that_may_not_be_written(nobodys: Home, which: str) -> None:
     assert (home.list_processes(), home.list_files()) == ({}, [])
 
 
+@pytest.mark.uncovered
 @pytest.mark.real
 @pytest.mark.parametrize("allowed", [0, 1])
 def test_a_refused_fork(nobodys: Home, allowed: int) -> None:

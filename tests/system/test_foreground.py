@@ -178,6 +178,7 @@ def main(context):
 """
 
 
+@pytest.mark.uncovered
 def test_a_second_ctrl_c_does_not_wait(home: Home, told: Told) -> None:
     """Bounded, whatever the program does."""
     home.program("app.py", DEAF)

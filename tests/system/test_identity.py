@@ -181,6 +181,7 @@ def test_stop_returns_when_the_process_is_gone(home: Home) -> None:
     assert home.log("app") == "the end\n"
 
 
+@pytest.mark.uncovered
 def test_stop_escalates_and_says_so(home: Home) -> None:
     """What ignores SIGTERM is killed when its time is over, and the message tells."""
     home.program("app.py", STUBBORN)
