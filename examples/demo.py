@@ -1,8 +1,8 @@
 """The main job, shown from end to end: `make run`.
 
 Starts the demonstration service in the background, talks to it, reloads it under load without
-losing a request, looks at it, lets a broken program fail, stops everything. Prints each command before it runs it.
-Takes a few seconds at most, and leaves no process, no file and no open port.
+losing a request, looks at it, lets a broken program fail, stops everything. Prints each command
+before it runs it. Takes a few seconds at most, and leaves no process, no file and no open port.
 """
 
 from __future__ import annotations
