@@ -17,11 +17,12 @@ TESTS ?= tests
 # Set by some callers for themselves: each start would compile forkfirst anew, and be measured so.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
-.PHONY: help run test test-real lint format types docs docs-generated bench clean
+.PHONY: help run test coverage test-real lint format types docs docs-generated bench clean
 
 help:
-	@echo "make run        start, restart and stop a demonstration service, from nothing"
+	@echo "make run        start, reload and stop a demonstration service, from nothing"
 	@echo "make test       every test that needs neither root nor Debian's packages"
+	@echo "make coverage   the same, and which branches they took, through every fork"
 	@echo "make test-real  the rest: real service managers, injected faults, many rounds"
 	@echo "make lint types docs bench format clean"
 
@@ -77,9 +78,13 @@ $(BENCH)/.has-bench: $(BENCH)/.has-peers $(shell find src -name '*.py')
 run: $(VENV)/.has-run
 	@$(BIN)/python examples/demo.py
 
-# Branch coverage through forks, `os._exit` and subprocesses (see [tool.coverage.run]).
-test: export COVERAGE_FILE := $(COVERED)/data
 test: $(VENV)/.has-test
+	@$(BIN)/python -m pytest --numprocesses 2 -m "not real and not slow" $(TESTS)
+
+# Apart from `test`: a tracer in every child makes the same tests take three times as long.
+# Branch coverage through forks, `os._exit` and subprocesses (see [tool.coverage.run]).
+coverage: export COVERAGE_FILE := $(COVERED)/data
+coverage: $(VENV)/.has-test
 	@rm -rf $(COVERED) && mkdir $(COVERED)
 	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not real and not slow" $(TESTS); \
 	  status=$$?; $(BIN)/coverage combine --quiet \
