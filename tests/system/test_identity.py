@@ -242,6 +242,33 @@ def test_what_a_dead_service_left_behind_can_be_stopped(home: Home) -> None:
     home.start("app.py")
 
 
+def test_who_has_left_the_session_with_the_lock_is_not_killed_but_named(home: Home) -> None:
+    """What a dead service has sent away on purpose is nobody's to guess about."""
+    home.program(
+        "app.py",
+        "import os, time\ndef main(c):\n    reading, writing = os.pipe()\n"
+        "    if not os.fork():\n        os.setsid()\n        os.close(writing)\n"
+        "        time.sleep(1000)\n"
+        "    os.close(writing)\n    os.read(reading, 1)\n"
+        "    c.ready()\n    c.wait_stopping_blocking()\n",
+    )
+    home.start("app.py")
+    pid = home.pid("app")
+    with holding(pid) as pidfd:
+        os.kill(pid, signal.SIGKILL)
+        assert pidfd is not None
+        wait_gone(pidfd)
+    (left,) = home.list_processes()
+    done = home.forkfirst("stop", "app")
+    assert (done.status, done.out) == (70, "")
+    path = home.state / "run" / "app.pid"
+    assert done.err == (
+        f'forkfirst: cannot stop "app": pid {pid} is gone, and others hold its lock {path}\n'
+        "  find them: fuser -v PATH, or lslocks\n"
+    )
+    assert list(home.list_processes()) == [left]
+
+
 def test_stop_never_touches_the_session_of_whoever_started(home: Home) -> None:
     """Not even where the starter's own session has lost its leader."""
     script = (
