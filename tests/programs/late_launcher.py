@@ -1,6 +1,9 @@
-"""A start whose launcher looks for the first time when the service has ended, and was reaped.
+"""A start whose launcher waits for something before it waits for READY.
 
-late_launcher.py FILE: as on a machine with too much to do, but for certain.
+late_launcher.py FILE: until the service has ended and was reaped, as on a machine with too much to
+do, but for certain.
+late_launcher.py FILE SECONDS: until the program has told that it is where it hangs; only then the
+SECONDS begin that it may take to be ready.
 """
 
 from __future__ import annotations
@@ -19,18 +22,26 @@ if TYPE_CHECKING:
     from forkfirst.plan.steps import AwaitReady
 
 
-def wait_late(step: AwaitReady, start: Start) -> None:
+def wait_for_the_end(step: AwaitReady, start: Start) -> None:
     """Wait until the leader has told all that it knows, and has left; then do the step."""
     assert start.forked is not None
     os.waitid(os.P_PID, start.forked.child, os.WEXITED | os.WNOWAIT)
     apply.TABLE[steps.AwaitReady](step, start)
 
 
-def main(file: str) -> int:
+def wait_until_told(step: AwaitReady, start: Start) -> None:
+    """Wait until the program has said where it is; then do the step."""
+    Path(os.environ["HANGS"]).read_text()
+    apply.TABLE[steps.AwaitReady](step, start)
+
+
+def main(file: str, seconds: str = "") -> int:
+    settings = {"target": f"{file}:main", "ready-timeout": seconds or None}
     origin = config.Origin("test", str(Path(file).parent))
-    service = config.make_declaration("app", [({"target": f"{file}:main"}, origin)])
+    service = config.make_declaration("app", [(settings, origin)])
     plan = order.make_plan(service, probe.read_host(detaching=True))
-    table = apply.with_changes({steps.AwaitReady: wait_late})
+    wait = wait_until_told if seconds else wait_for_the_end
+    table = apply.with_changes({steps.AwaitReady: wait})
     try:
         launch.launch(Start(plan, forked=fork_first.fork_service(table)), table)
     except errors.ForkfirstError as error:
@@ -40,4 +51,4 @@ def main(file: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -11,15 +11,17 @@ import re
 import resource
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.service_home import NOBODY
+from support.service_home import NOBODY, PROGRAMS
 
 if TYPE_CHECKING:
     from support.service_home import Done, Home
 
+LATE_LAUNCHER = PROGRAMS / "late_launcher.py"
 FAILED = "the program failed before it was ready"
 
 
@@ -83,7 +85,7 @@ def test_a_command_that_cannot_be_executed(home: Home) -> None:
 
 # -- the program ----------------------------------------------------------------------------------
 
-PROGRAMS = {
+FAULTS = {
     "import error": ("import nosuch\nasync def main(): pass\n", "No module named 'nosuch'"),
     "syntax error": ("async def main(:\n", "SyntaxError: invalid syntax"),
     "an error in the module": ("1 / 0\n", "ZeroDivisionError: division by zero"),
@@ -93,10 +95,10 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("fault", PROGRAMS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_program_that_raises_before_it_is_ready(home: Home, fault: str) -> None:
     """70, with its own traceback on the terminal: from its first frame, and none of ours."""
-    text, raised = PROGRAMS[fault]
+    text, raised = FAULTS[fault]
     path = home.program("app.py", text)
     done = start_in_vain(home, "app.py")
     assert done.status == 70
@@ -225,69 +227,93 @@ def test_a_failed_start_does_not_forget_how_the_service_was_started(home: Home) 
 
 # -- not ready in time ----------------------------------------------------------------------------
 
+HANGS_HERE = """
+import os, re, time, threading, asyncio
+LONG = re.compile("(a*)*b")
+def tell():
+    with open(os.environ["HANGS"], "w") as fifo:
+        fifo.write("here")
+"""
 WAITS = """
-import asyncio
 async def main(context):
     await wait_for_the_database()
 async def wait_for_the_database():
+    asyncio.get_running_loop().call_soon(tell)
     await asyncio.Event().wait()
 """
 SLEEPS = """
-import time
 async def main(context):
     compute()
 def compute():
+    tell()
     time.sleep(1000)
 """
 COMPUTES = """
 async def main(context):
     compute()
 def compute():
+    tell()
     while True: pass
 """
 JOINS = """
-import threading
 async def main(context):
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
 def work():
+    tell()
     threading.Event().wait()
 """
 HANGS = {
     "a loop that waits": (WAITS, "in wait_for_the_database"),
     "a loop that is blocked": (SLEEPS, "in compute"),
     "a loop that computes": (COMPUTES, "in compute"),
-    "a plain function": ("import time\ndef main(context):\n    time.sleep(1000)\n", "in main"),
-    "an import": ("import time\ntime.sleep(1000)\n", "in <module>"),
+    "a plain function": ("def main(context):\n    tell()\n    time.sleep(1000)\n", "in main"),
+    "an import": ("tell()\ntime.sleep(1000)\n", "in <module>"),
     "a thread that is waited for": (JOINS, "in work"),
 }
 
 
-@pytest.mark.parametrize("hang", HANGS)
-def test_not_ready_in_time_shows_where_it_hangs(home: Home, hang: str) -> None:
+def hang(home: Home, text: str, seconds: str) -> Done:
+    """Start what hangs, and begin to count the *seconds* when it does."""
+    home.environment["HANGS"] = str(home.directory / "hangs")
+    os.mkfifo(home.directory / "hangs")
+    path = home.program("app.py", HANGS_HERE + text)
+    done = home.run(sys.executable, LATE_LAUNCHER, path, seconds)
+    assert (home.list_processes(), home.list_files()) == ({}, [])
+    return done
+
+
+@pytest.mark.parametrize("hang_", HANGS)
+def test_not_ready_in_time_shows_where_it_hangs(home: Home, hang_: str) -> None:
     """124, as timeout(1) has it, and the stack of the very line."""
-    text, frame = HANGS[hang]
-    home.program("app.py", text)
-    done = start_in_vain(home, "app.py", "--ready-timeout", "0.3s")
+    text, frame = HANGS[hang_]
+    done = hang(home, text, "0.05s")
     assert done.status == 124
     assert frame in done.err
-    *_, line, hint = done.err.splitlines()
-    assert line.startswith('forkfirst: cannot start "app": not ready after 0.3 s (')
-    assert hint == "  give it more time with --ready-timeout, or see above where it waits"
+    assert 'cannot start "app": not ready after 0.05 s (' in last_line(done)
 
 
 @pytest.mark.uncovered
 def test_not_ready_in_time_in_c_code_that_holds_the_interpreter(home: Home) -> None:
     """Nobody can answer then; the fault handler can."""
-    home.program(
-        "app.py",
-        "import re\nasync def main(context):\n    re.match('(a*)*b', 'a' * 64)\n",
-    )
-    done = start_in_vain(home, "app.py", "--ready-timeout", "0.1")
+    text = "async def main(context):\n    tell()\n    LONG.match('a' * 64)\n"
+    done = hang(home, text, "0.05")
     assert done.status == 124
     assert "Fatal Python error: Aborted" in done.err
-    assert f'File "{home.directory}/app.py", line 3 in main' in done.err
+    assert f'File "{home.directory}/app.py", line 9 in main' in done.err
+
+
+def test_what_to_do_about_a_service_that_is_not_ready_is_said(home: Home) -> None:
+    """And how long it was waited for."""
+    home.program(
+        "app.py", "import asyncio\nasync def main(context):\n    await asyncio.Event().wait()\n"
+    )
+    done = start_in_vain(home, "app.py", "--ready-timeout", "100ms")
+    assert done.status == 124
+    *_, line, hint = done.err.splitlines()
+    assert line.startswith('forkfirst: cannot start "app": not ready after 0.1 s')
+    assert hint == "  give it more time with --ready-timeout, or see above where it waits"
 
 
 def test_a_command_that_is_not_ready_in_time(home: Home) -> None:

@@ -172,7 +172,8 @@ def main(context):
     while True:
         try:
             tell(word)
-            time.sleep(1000)
+            while True:
+                time.sleep(0.01)  # a signal between two of its steps must not be slept over
         except BaseException:
             word = "stopping"
 """
