@@ -221,6 +221,7 @@ def _give_up(start: Start, number: int) -> errors.ForkfirstError:
     """
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        _hear_of_service(start)
         if _signal_service(start, signal.SIGTERM):
             _wait_for_leader(start, start.plan.service.grace_seconds)
         signals.block(ENDING_SIGNALS)
@@ -233,6 +234,16 @@ def _give_up(start: Start, number: int) -> errors.ForkfirstError:
 
 
 # -- processes -------------------------------------------------------------------------------------
+
+
+def _hear_of_service(start: Start) -> None:
+    """Hear which process the service is, if that has been said, and was not heard yet."""
+    try:
+        while not start.pid and (report := _report(start).receive(0.0)) is not None:
+            if report.kind == "born":
+                _take_hold(start, int(report.fields["pid"]))
+    except TimeoutError:
+        return
 
 
 def _take_hold(start: Start, pid: int) -> None:
