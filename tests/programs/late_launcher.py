@@ -36,6 +36,7 @@ def wait_until_told(step: AwaitReady, start: Start) -> None:
 
 
 def main(file: str, seconds: str = "") -> int:
+    os.environ["LAUNCHER"] = str(os.getpid())
     settings = {"target": f"{file}:main", "ready-timeout": seconds or None}
     origin = config.Origin("test", str(Path(file).parent))
     service = config.make_declaration("app", [(settings, origin)])
