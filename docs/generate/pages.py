@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from forkfirst.plan.plan import Plan
+
 _NOTE = "<!-- Made by docs/generate from the code. Change the code, then run `make docs`. -->\n"
 
 _BY_SIGNAL = "ended by signal n, as a shell reports it"
@@ -196,7 +198,7 @@ def write_steps() -> str:
     return "\n".join(parts)
 
 
-def _compare_with_daemon_7(example: order.Plan) -> list[str]:
+def _compare_with_daemon_7(example: Plan) -> list[str]:
     taken: dict[int, list[str]] = {}
     for number, step in enumerate(example.steps, 1):
         taken.setdefault(step.sysv, []).append(str(number))
@@ -246,7 +248,7 @@ def _place(kind: type[steps.Step]) -> tuple[bool, str, int]:
     return kind.__module__ != steps.__name__, kind.__module__, inspect.getsourcelines(kind)[1]
 
 
-def _make_example() -> order.Plan:
+def _make_example() -> Plan:
     declared = service.Declaration(
         name="hello",
         target="hello.py:main",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from forkfirst.runtime.context import Context
     from forkfirst.service import Service, run
     from forkfirst.unix.children import waitpid, waitpid_nohang
-    from forkfirst.unix.session import Fork, daemon, fork, setsid
+    from forkfirst.unix.daemon import daemon
+    from forkfirst.unix.session import Fork, fork, setsid
     from forkfirst.unix.stdio import close_fd, redirect_stdio
 
 __version__ = "0.1.0"
@@ -65,7 +66,7 @@ _HOMES = {
     "assert_fork_safe": "guard.verdict",
     "close_fd": "unix.stdio",
     "connect": "inside.connecting",
-    "daemon": "unix.session",
+    "daemon": "unix.daemon",
     "ensure_running": "inside.ensuring",
     "ensure_running_async": "inside.ensuring",
     "fork": "unix.session",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,9 @@ from forkfirst.plan import order, steps
 from forkfirst.plan.host import Host
 from forkfirst.plan.listener import parse_listener
 from forkfirst.plan.service import Declaration
+
+if TYPE_CHECKING:
+    from forkfirst.plan.plan import Plan
 
 HOSTS = st.builds(
     Host,
@@ -53,7 +57,7 @@ def assert_order(chosen: tuple[steps.Step, ...], *wanted: type[steps.Step]) -> N
 
 
 @given(PLANS)
-def test_the_lock_is_taken_before_anything_that_others_could_disturb(plan: order.Plan) -> None:
+def test_the_lock_is_taken_before_anything_that_others_could_disturb(plan: Plan) -> None:
     """N7: who has not got the lock has touched nothing of the one that runs."""
     touching = (steps.OpenLog, steps.OpenListener, steps.OpenControlSocket, steps.KeepRecord)
     for kind in touching:
@@ -62,7 +66,7 @@ def test_the_lock_is_taken_before_anything_that_others_could_disturb(plan: order
 
 
 @given(PLANS)
-def test_what_is_certain_to_fail_is_found_before_anything_is_made(plan: order.Plan) -> None:
+def test_what_is_certain_to_fail_is_found_before_anything_is_made(plan: Plan) -> None:
     """A mistyped target makes no directory."""
     assert_order(plan.launcher, steps.CheckTarget, steps.MakeDirectory)
     assert_order(plan.launcher, steps.CheckCommand, steps.MakeDirectory)
@@ -81,7 +85,7 @@ def test_every_listener_is_opened_once_in_the_order_of_its_declaration(
 
 
 @given(PLANS)
-def test_the_service_is_right_before_its_program_runs(plan: order.Plan) -> None:
+def test_the_service_is_right_before_its_program_runs(plan: Plan) -> None:
     """Signals, then streams, then descriptors, then the pid; a thread after all of them."""
     assert_order(
         plan.worker,
@@ -98,7 +102,7 @@ def test_the_service_is_right_before_its_program_runs(plan: order.Plan) -> None:
 
 
 @given(PLANS)
-def test_whoever_detaches_forks_twice_and_waits_last(plan: order.Plan) -> None:
+def test_whoever_detaches_forks_twice_and_waits_last(plan: Plan) -> None:
     """The fork comes before all that needs the declaration; the launcher leaves last."""
     if plan.mode != order.DAEMON:
         return
@@ -125,7 +129,7 @@ def test_a_foreground_detaches_nothing(service: Declaration, host: Host) -> None
 
 
 @given(PLANS)
-def test_process_1_never_detaches(plan: order.Plan) -> None:
+def test_process_1_never_detaches(plan: Plan) -> None:
     """It forks once, last of all, so that it can reap and forward."""
     if plan.mode != order.FIRST_PROCESS:
         assert kinds(plan.steps).count(steps.Fork) == (plan.mode == order.DAEMON)
@@ -160,13 +164,13 @@ def test_a_plan_depends_on_nothing_but_what_it_is_given(
 
 
 @given(PLANS)
-def test_a_plan_arrives_as_it_was_sent(plan: order.Plan) -> None:
+def test_a_plan_arrives_as_it_was_sent(plan: Plan) -> None:
     """It is passed from the launcher to the service."""
     assert pickle.loads(pickle.dumps(plan)) == plan  # noqa: S301 - our own
 
 
 @given(PLANS)
-def test_every_step_says_what_it_does_in_one_line_with_its_manual_page(plan: order.Plan) -> None:
+def test_every_step_says_what_it_does_in_one_line_with_its_manual_page(plan: Plan) -> None:
     """As a phrase that "cannot …" can be put before."""
     for step in plan.steps:
         text = step.describe()
@@ -178,7 +182,7 @@ def test_every_step_says_what_it_does_in_one_line_with_its_manual_page(plan: ord
 
 
 @given(PLANS)
-def test_variables_of_others_are_removed_and_those_asked_for_are_set(plan: order.Plan) -> None:
+def test_variables_of_others_are_removed_and_those_asked_for_are_set(plan: Plan) -> None:
     """In one step, which every mode has."""
     (step,) = (step for step in plan.worker if isinstance(step, steps.CleanEnvironment))
     assert set(plan.service.environment) <= set(step.assign)

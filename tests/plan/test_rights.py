@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from forkfirst.errors import ConfigError, PermissionRefusedError
 from forkfirst.plan.host import Host, Identity
 from forkfirst.plan.listener import parse_listener
-from forkfirst.plan.order import Plan, make_plan
+from forkfirst.plan.order import make_plan
 from forkfirst.plan.service import Declaration
+
+if TYPE_CHECKING:
+    from forkfirst.plan.plan import Plan
 
 NOBODY = Identity(name="nobody", uid=65534, gid=65534, groups=(65534,), home="/nonexistent")
 

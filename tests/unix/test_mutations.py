@@ -34,8 +34,8 @@ class Breakage(NamedTuple):
 
 
 WHICHEVER = "test_stdio.py::test_dev_null_is_on_all_three_whichever_were_closed"
-TERMINAL = "test_session.py::test_a_daemon_has_no_terminal_and_cannot_get_one"
-NOT_TOLD = "test_session.py::test_a_daemon_does_what_it_was_not_told_to_leave"
+TERMINAL = "test_daemon.py::test_a_daemon_has_no_terminal_and_cannot_get_one"
+NOT_TOLD = "test_daemon.py::test_a_daemon_does_what_it_was_not_told_to_leave"
 BREAKAGES = {
     "redirect does nothing": Breakage(
         "stdio", "        redirect(spare, spare, spare)\n", "        pass\n", WHICHEVER
@@ -61,15 +61,17 @@ BREAKAGES = {
         "(errno.EINTR,)",
         "test_stdio.py::test_closing_what_is_closed_is_no_error",
     ),
-    "no setsid": Breakage("session", "        start_session()\n", "        pass\n", TERMINAL),
-    "no second fork": Breakage("session", "second = fork()", "second = 0", TERMINAL),
-    "nochdir=False is ignored": Breakage("session", "if not nochdir:", "if False:", NOT_TOLD),
-    "noclose=False is ignored": Breakage("session", "if not noclose:", "if False:", NOT_TOLD),
+    "no setsid": Breakage(
+        "daemon", "        session.start_session()\n", "        pass\n", TERMINAL
+    ),
+    "no second fork": Breakage("daemon", "second = session.fork()", "second = 0", TERMINAL),
+    "nochdir=False is ignored": Breakage("daemon", "if not nochdir:", "if False:", NOT_TOLD),
+    "noclose=False is ignored": Breakage("daemon", "if not noclose:", "if False:", NOT_TOLD),
     "exit instead of _exit": Breakage(
         "session",
         "os._exit(status)",
         "raise SystemExit(status)",
-        "test_session.py::test_only_the_daemon_runs_exit_handlers",
+        "test_daemon.py::test_only_the_daemon_runs_exit_handlers",
     ),
     "waitpid gives up on EINTR": Breakage(
         "children",

@@ -8,11 +8,11 @@ the spare is closed even if <= 2     test_dev_null_is_on_all_three_whichever_wer
 close instead of dup2                test_dev_null_is_on_all_three_whichever_were_closed
 a close is retried after EINTR       test_an_interrupted_close_is_not_repeated
 EBADF is an error                    test_closing_what_is_closed_is_no_error
-no setsid                            test_session: test_a_daemon_has_no_terminal_and_cannot_get_one
-no second fork                       test_session: test_a_daemon_has_no_terminal_and_cannot_get_one
-nochdir=False is ignored             test_session: test_a_daemon_does_what_it_was_not_told_to_leave
-noclose=False is ignored             test_session: test_a_daemon_does_what_it_was_not_told_to_leave
-exit() in the place of _exit()       test_session: test_only_the_daemon_runs_exit_handlers
+no setsid                            test_daemon: test_a_daemon_has_no_terminal_and_cannot_get_one
+no second fork                       test_daemon: test_a_daemon_has_no_terminal_and_cannot_get_one
+nochdir=False is ignored             test_daemon: test_a_daemon_does_what_it_was_not_told_to_leave
+noclose=False is ignored             test_daemon: test_a_daemon_does_what_it_was_not_told_to_leave
+exit() in the place of _exit()       test_daemon: test_only_the_daemon_runs_exit_handlers
 waitpid gives up on EINTR            test_children: test_a_signal_does_not_end_the_wait
 """
 

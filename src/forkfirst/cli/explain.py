@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from forkfirst.plan.plan import Plan
     from forkfirst.plan.service import Declaration
 
 
@@ -34,7 +35,7 @@ def show(service: Declaration, *, foreground: bool, spawn: bool = False) -> int:
     return 0
 
 
-def describe_plan(plan: order.Plan) -> str:
+def describe_plan(plan: Plan) -> str:
     """Return every step of *plan* as text: one line each, under the process that takes it."""
     lines = [f"{plan.service.name}: {plan.mode}"]
     number = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from forkfirst.cli.known import KnownService
-    from forkfirst.plan.order import Plan
+    from forkfirst.plan.plan import Plan
     from forkfirst.plan.service import Declaration
     from forkfirst.stages.supervise.reloading import Answer
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from forkfirst.errors import ConfigError, PermissionRefusedError
 from forkfirst.plan import steps
 from forkfirst.plan.first import FIRST_STEPS, LEADER_STEPS, early_module, plan_early
-from forkfirst.plan.places import Places, find_places
-from forkfirst.plan.service import Declaration, check_service
-from forkfirst.values import Value, replace
+from forkfirst.plan.places import find_places
+from forkfirst.plan.plan import Plan
+from forkfirst.plan.service import check_service
+from forkfirst.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.plan.host import Host, Identity
+    from forkfirst.plan.places import Places
+    from forkfirst.plan.service import Declaration
     from forkfirst.plan.steps import Step
 
 DAEMON = "daemon"
@@ -22,54 +25,6 @@ FOREGROUND = "foreground"
 
 FIRST_PROCESS = "first process"
 """As pid 1: one fork, so that a process without a runtime reaps and forwards signals."""
-
-
-class Plan(Value):
-    """What a start will do: each step in the process that takes it, in order.
-
-    Attributes:
-        mode: `DAEMON`, `FOREGROUND` or `FIRST_PROCESS`.
-        service: What was declared.
-        places: Where its files are.
-        identity: Whom it becomes, or None.
-        first: Steps of the process that the command started, until it has forked.
-        leader: Steps of the first child, the session leader.
-        early: Steps of the service while it waits for its plan.
-        launcher: Steps of the process that the command started, after the fork if there is one.
-        worker: Steps of the process that runs the program, or of the supervisor in its place.
-        last: Steps of the launcher when all the others are done.
-        program: Steps of each worker, taken anew for each; empty where there is no supervisor.
-    """
-
-    mode: str
-    service: Declaration
-    places: Places
-    identity: Identity | None
-    first: tuple[Step, ...]
-    leader: tuple[Step, ...]
-    early: tuple[Step, ...]
-    launcher: tuple[Step, ...]
-    worker: tuple[Step, ...]
-    last: tuple[Step, ...]
-    program: tuple[Step, ...] = ()
-
-    @property
-    def spawns(self) -> bool:
-        """Whether its processes are fresh interpreters, and none is forked."""
-        return self.first not in ((), FIRST_STEPS)
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """All steps, in the order in which they are taken."""
-        return (
-            *self.first,
-            *self.leader,
-            *self.early,
-            *self.launcher,
-            *self.worker,
-            *self.last,
-            *self.program,
-        )
 
 
 def make_plan(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from forkfirst.errors import ConfigError
-from forkfirst.plan.fleet.state import Settings
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from forkfirst.plan.fleet.state import Settings
     from forkfirst.plan.listener import Listener
 
 RUNTIMES = ("auto", "asyncio", "uvloop", "trio", "none")
@@ -168,6 +168,8 @@ def _check_fleet(service: Declaration) -> None:
 
 def make_settings(service: Declaration) -> Settings:
     """Return how the workers of *service* are to be kept."""
+    from forkfirst.plan.fleet.state import Settings  # noqa: PLC0415 - only a supervisor has a fleet
+
     return Settings(
         workers=max(1, service.workers),
         restart=service.restart_policy,

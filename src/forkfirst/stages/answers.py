@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from forkfirst.plan.order import Plan
+    from forkfirst.plan.plan import Plan
     from forkfirst.runtime.context import Context
     from forkfirst.unix.log_file import Log
 

@@ -23,7 +23,7 @@ from forkfirst.unix import channel, passage, session, stdio
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
+    from typing import Any, NoReturn
 
     Table = Mapping[type[steps.Step], Callable[[Any, Any], None]]
 
@@ -121,13 +121,50 @@ def fork_service(
     forked = Forked(program)
     apply_steps(first.FIRST_STEPS, forked, table)
     if forked.child == 0:
-        from forkfirst.stages import leader  # noqa: PLC0415 - only the child needs it
-
-        leader.lead(forked, module, table)
+        lead(forked, module, table)
     os.close(forked.receiver)
     os.close(forked.report_to)  # ours would hide the end of file of the service's
     forked.receiver = forked.report_to = NO_DESCRIPTOR
     return forked
+
+
+def lead(
+    forked: Forked,
+    module: str,
+    table: Table,
+    chosen: tuple[steps.Step, ...] = first.LEADER_STEPS,
+) -> NoReturn:
+    """Be the session leader: take the steps of one, the last of which makes the service.
+
+    Leaves by `_exit`, always, in both. The service is forked before the leader loads anything,
+    because the service is what everybody waits for.
+    """
+    try:
+        if forked.report is not None:  # the launcher's ends: a fresh interpreter has none of them
+            os.close(forked.report.fileno())
+            os.close(forked.sender)
+        try:
+            apply_steps(chosen, forked, table)
+        except errors.ForkfirstError as error:
+            report_refusal(forked.report_to, error)
+            session.leave(error.exit_status)
+        if forked.child == 0:
+            from forkfirst.stages import child  # noqa: PLC0415 - the service's own code
+
+            child.wait_for_plan(forked, module, table)
+        os.close(forked.receiver)
+        from forkfirst.stages import leader  # noqa: PLC0415 - the leader's own code
+
+        leader.watch(forked.child, forked.report_to)
+    except (OSError, ImportError) as error:  # no descriptor is left to read our own code, say
+        report_refusal(forked.report_to, explain("watch the service", error))
+        session.leave(errors.SystemRefusedError.exit_status)
+    except BaseException:  # noqa: BLE001 - whatever it was, the frames below are the launcher's
+        import traceback  # noqa: PLC0415 - only for a bug of ours
+
+        traceback.print_exc()
+    finally:
+        session.leave(errors.ForkfirstError.exit_status)
 
 
 def apply_steps(chosen: Iterable[steps.Step], state: object, table: Table) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forkfirst.control.server import Server
-    from forkfirst.plan.order import Plan
+    from forkfirst.plan.plan import Plan
     from forkfirst.stages.answers import Facts
     from forkfirst.stages.fork_first import Forked
     from forkfirst.stages.managed.telling import Manager

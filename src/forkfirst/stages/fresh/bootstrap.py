@@ -38,12 +38,12 @@ def main() -> NoReturn:
 def lead(name: str, module: str) -> None:
     """Be the session leader of a start that forks nothing; see `stages.leader`."""
     from forkfirst.plan import spawning  # noqa: PLC0415 - only in this role
-    from forkfirst.stages import fork_first, leader  # noqa: PLC0415 - as above
+    from forkfirst.stages import fork_first  # noqa: PLC0415 - as above
 
     if os.getsid(0) != os.getpid():  # where posix_spawn(3) cannot do it
         session.start_session()
     table = {**fork_first.TABLE, **interpreter.TABLE}
-    leader.lead(_take_ends(), module, table, spawning.plan_leader(name, module))
+    fork_first.lead(_take_ends(), module, table, spawning.plan_leader(name, module))
 
 
 def serve(_: str, module: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
+    from forkfirst.plan.plan import Plan
     from forkfirst.plan.service import Declaration
     from forkfirst.unix.channel import Field, Report
 
@@ -217,7 +218,7 @@ def _describe(name: str, error: Exception) -> errors.ForkfirstError:
     return errors.ForkfirstError(f'cannot start "{name}": {type(error).__name__}: {error}')
 
 
-def _end_another_version(plan: order.Plan) -> None:
+def _end_another_version(plan: Plan) -> None:
     """End the service that runs, if it is of another version than the one that is ordered."""
     from forkfirst.control import client  # noqa: PLC0415 - only to replace one
     from forkfirst.stages import record, running  # noqa: PLC0415 - as above

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from forkfirst.plan.order import Plan
+    from forkfirst.plan.plan import Plan
 
 
 class Kit:

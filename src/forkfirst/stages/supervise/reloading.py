@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from forkfirst.plan.order import Plan
+    from forkfirst.plan.plan import Plan
     from forkfirst.stages.supervise.loop import Supervisor
 
 _DEFAULT_IN_CHILDREN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
