@@ -226,6 +226,28 @@ def test_ps_lists_the_services_of_this_user(home: Home) -> None:
     assert states == [("ended", False), ("killed", False), ("running", True)]
 
 
+def test_what_is_forgotten_is_off_the_list_but_not_what_runs(home: Home) -> None:
+    """A list that only grows hides the one service that is dead."""
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    pid = home.pid("app")
+    refused = home.forkfirst("forget", "app")
+    assert refused.status == 75
+    assert refused.err == (
+        f"forkfirst: cannot forget app: it runs (pid {pid})\n  forkfirst stop app\n"
+    )
+    assert home.status("app")["running"]
+    home.end_all()
+    forgotten = home.forkfirst("forget", "app")
+    assert forgotten == (0, f"app: forgotten; its log stays: {home.state}/app.log\n", "")
+    assert home.forkfirst("ps").err == "no services\n"
+    assert home.list_files() == ["app.log"]
+    assert home.forkfirst("forget", "app") == (
+        3,
+        "",
+        'forkfirst: nothing is known of a service "app"\n  forkfirst ps lists those that are\n',
+    )
+
+
 def test_stacks_show_every_thread_and_what_each_task_waits_for(home: Home) -> None:
     """Without a debugger, and without stopping it."""
     home.start(f"{DAEMONS}:wait", "--name", "app")
