@@ -35,6 +35,7 @@ SETTINGS = st.builds(
     max_requests=st.sampled_from([0, 100]),
     canary=st.sampled_from([0.0, 10.0, 50.0, 100.0]),
     commit_window=st.sampled_from([0.0, 5.0]),
+    starts_at_once=st.sampled_from([0, 1, 2]),
 )
 
 # A kind, which of the living workers, a small number, and the seconds that pass before.
@@ -472,6 +473,26 @@ def test_a_reload_drains_the_old_generation_when_all_of_the_new_one_is_ready() -
     )
     world.cooperate()
     assert [one.number for one in world.fleet.generations] == [2]
+
+
+def test_a_reload_starts_no_more_at_a_time_than_leaves_room_for_those_who_serve() -> None:
+    """Imports take a processor each: four at once on two make every request wait for them."""
+    world = make_running(workers=3, starts_at_once=1)
+    world.do(events.ReloadAsked(ticket="a"))
+    assert world.list_told("start") == [4]
+    world.do(events.Ready(worker=4))
+    assert world.list_told("start") == [5]
+    world.do(events.Exited(worker=1, status=1))
+    assert world.list_told("start") == [5, 6], "who serves is replaced at once"
+    world.do(events.Ready(worker=5))
+    world.cooperate()
+    assert world.reports[-1] == events.ReportReloaded(tickets=("a",), generation=2)
+
+
+def test_a_start_waits_for_nobody() -> None:
+    """Nobody is served yet, so all processors are free for it."""
+    world = World(Settings(workers=3, starts_at_once=1))
+    assert world.list_told("start") == [1, 2, 3]
 
 
 def test_a_reload_brings_its_own_settings() -> None:

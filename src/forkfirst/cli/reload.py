@@ -179,7 +179,8 @@ def _hand_over(service: KnownService, plan: Plan, *, wait: bool) -> int:
 
 def _await_answer(receive: int, declared: Declaration) -> Answer:
     """Wait for what became of the reload; the supervisor keeps every limit itself."""
-    seconds = 2 * (2 * declared.ready_seconds + declared.commit_seconds) + _MARGIN_SECONDS
+    starts = 1 + declared.workers  # one after the other, at the worst, and the canary's health
+    seconds = 2 * (starts * declared.ready_seconds + declared.commit_seconds) + _MARGIN_SECONDS
     try:
         answer = reloading.wait_for_answer(receive, seconds)
     except TimeoutError as error:

@@ -166,8 +166,12 @@ def _check_fleet(service: Declaration) -> None:
         raise ConfigError(message)
 
 
-def make_settings(service: Declaration) -> Settings:
-    """Return how the workers of *service* are to be kept."""
+def make_settings(service: Declaration, processors: int) -> Settings:
+    """Return how the workers of *service* are to be kept, on so many *processors*.
+
+    A reload starts half as many workers at a time as there are processors: the other half is for
+    those who serve. (Four at once on two made the slowest request wait 24 ms longer; one, 3 ms.)
+    """
     from forkfirst.plan.fleet.state import Settings  # noqa: PLC0415 - only a supervisor has a fleet
 
     return Settings(
@@ -182,6 +186,7 @@ def make_settings(service: Declaration) -> Settings:
         max_memory=service.max_memory,
         canary=service.canary_percent,
         commit_window=service.commit_seconds,
+        starts_at_once=max(1, processors // 2),
     )
 
 

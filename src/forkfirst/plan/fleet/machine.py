@@ -329,7 +329,12 @@ def _balance(change: Change, generation: Generation) -> None:
     while starting and len(ready) + len(starting) > wanted:
         change.drain(starting.pop())
     if generation.state != states.DEGRADED:
-        for _ in range(wanted - len(ready) - len(starting) - len(restarts)):
+        missing = wanted - len(ready) - len(starting) - len(restarts)
+        at_once = generation.settings.starts_at_once
+        if at_once and change.state == states.RELOADING and generation.state != states.SERVING:
+            # Others serve meanwhile, and what a start takes of the processors it takes from them.
+            missing = min(missing, at_once - len(starting))
+        for _ in range(missing):
             change.start_worker(generation)
 
 

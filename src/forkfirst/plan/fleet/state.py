@@ -120,6 +120,7 @@ class Settings(Value):
         recycle_jitter: The share of these three that chance may take off.
         canary: The percentage of workers that a reload starts first, to hear of their health.
         commit_window: How long a reload keeps the old generation paused, not gone.
+        starts_at_once: How many workers of a reload may be starting at a time; 0 means all.
     """
 
     workers: int = 1
@@ -141,6 +142,7 @@ class Settings(Value):
     recycle_jitter: float = 0.1
     canary: float = 0.0
     commit_window: float = 0.0
+    starts_at_once: int = 0
 
 
 class Worker(Value):

@@ -80,7 +80,7 @@ class Supervisor:
         self.start = start
         self.kits: dict[int, Kit] = {}
         self.first_kit = Kit(start.plan, start.listeners)
-        settings = service.make_settings(start.plan.service)
+        settings = service.make_settings(start.plan.service, reloading.count_processors())
         if start.report_to >= 0:
             settings = replace(settings, ready_timeout=settings.ready_timeout + _AFTER_THE_LAUNCHER)
         self.fleet = fleet.make_fleet(settings)

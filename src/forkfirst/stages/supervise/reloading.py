@@ -100,13 +100,19 @@ def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, A
     name = str(supervisor.last_ticket)
     supervisor.tickets[name] = Ticket(kit, passed[0])
     passed.clear()  # they are ours now
-    settings = make_settings(plan.service)
+    settings = make_settings(plan.service, count_processors())
     if plan.service.workers == supervisor.kit.plan.service.workers:
         # What is declared has not changed, so what somebody has scaled it to since stays.
         settings = replace(settings, workers=supervisor.count_asked())
     wait = bool(request.get("wait"))
     supervisor.happen(events.ReloadAsked(ticket=name, settings=settings, wait=wait))
     return {"ticket": name}
+
+
+def count_processors() -> int:
+    """Return how many processors this process, and so each worker, may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 def _make_kit(before: Kit, plan: Plan, fresh: Mapping[str, int]) -> Kit:
