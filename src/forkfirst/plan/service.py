@@ -158,6 +158,11 @@ def _check_fleet(service: Declaration) -> None:
         message = f"crash limit {service.crash_limit} is not at least 1"
     elif not 0 <= service.canary_percent <= 100:  # noqa: PLR2004 - all of them
         message = f"canary {service.canary_percent:g} is not between 0 and 100 percent"
+    elif service.command and service.commit_seconds:
+        message = (
+            "a commit window needs workers that can be paused, and a command cannot be: "
+            "leave it out, or ask a canary's health"
+        )
     for field in _NEVER_NEGATIVE:
         if not 0 <= getattr(service, field) < float("inf"):
             message = f"{field} must be 0 or more, and finite"

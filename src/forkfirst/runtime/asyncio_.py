@@ -106,14 +106,15 @@ def run(main: Callable[..., object], context: Context) -> int:
         loop = _Loop(selector)
         listeners = [fd for _, fd in context.descriptors]
         # Not by closing them: the program holds them too, and may be told to go on.
-        context.pause_accepting = _in_thread_of(loop, lambda: selector.pause(listeners))
-        context.resume_accepting = _in_thread_of(loop, selector.resume)
+        context.pause_accepting = in_thread_of(loop, lambda: selector.pause(listeners))
+        context.resume_accepting = in_thread_of(loop, selector.resume)
+        context.end_accepting = context.pause_accepting
         return loop
 
     return run_on(make_loop, main, context)
 
 
-def _in_thread_of(loop: _Loop, act: Callable[[], object]) -> Callable[[], object]:
+def in_thread_of(loop: ServiceLoop, act: Callable[[], object]) -> Callable[[], object]:
     """Return what does *act* in this thread, which is the loop's: at once if it is called there."""
     own = threading.get_ident()
 

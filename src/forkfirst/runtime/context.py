@@ -51,8 +51,9 @@ class Context:
         supervised: Whether this is a worker, whose supervisor keeps the time of its stop.
         held_outside: Whether somebody else holds its listeners too, and with them whoever waits to
             be accepted: then nobody is accepted any more once it is to stop.
-        pause_accepting: Take no new connections, from the runtime's loop; see `runtime.asyncio_`.
+        pause_accepting: Take no new connections; see `runtime.asyncio_`, `runtime.accepting`.
         resume_accepting: Take them again.
+        end_accepting: Take none any more, because the program is to stop.
         failure: What the program ended by, if that was a failure.
         outside: Who manages the service, or None; see `runtime.outside`.
         stored_descriptors: Name and descriptor of what was kept for it, and not taken yet.
@@ -80,6 +81,7 @@ class Context:
         self.held_outside = False
         self.pause_accepting: Callable[[], object] = _ignore
         self.resume_accepting: Callable[[], object] = _ignore
+        self.end_accepting: Callable[[], object] = _ignore
         self.failure: BaseException | None = None
         self.outside: Outside | None = None
         self.stored_descriptors: list[tuple[str, int]] = []
@@ -344,7 +346,7 @@ class Context:
         self._stopping = True
         try:
             if self.held_outside:
-                self.pause_accepting()
+                self.end_accepting()
             self._on_stopping()
         finally:
             for wake in tuple(self._wakers):

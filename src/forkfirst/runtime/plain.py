@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from contextlib import suppress
 
 from forkfirst import errors
 from forkfirst.runtime import ending, target
+from forkfirst.runtime.accepting import Accepting
 from forkfirst.runtime.stopping import Stopped, Stopping
 
 TYPE_CHECKING = False
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forkfirst.runtime.context import Context
+
+_WAKES_FROM_ACCEPT = signal.SIGURG
+"""Ignored by default, and so by whoever sends it to a program that does not want it."""
 
 
 def run(main: Callable[..., object], context: Context) -> int:
@@ -38,6 +45,7 @@ def run(main: Callable[..., object], context: Context) -> int:
     stopping.install()
     for _, fd in context.descriptors:
         os.set_blocking(fd, True)  # what a plain function expects of accept
+    _let_pause(context)
     try:
         try:
             stopping.attach(_end, _schedule, needs_main_thread=True)
@@ -54,6 +62,34 @@ def run(main: Callable[..., object], context: Context) -> int:
     finally:
         stopping.detach()
     return end.status
+
+
+def _let_pause(context: Context) -> None:
+    """Let the supervisor pause the program, though its threads may be blocked in accept(2).
+
+    It goes on accepting when it is to stop: a thread that has to be woken from that call, as by a
+    last connection to itself, is the program's own matter.
+    """
+    accepting = Accepting(context)
+
+    def pause() -> None:
+        accepting.pause()
+        _wake_all()
+
+    def resume() -> None:
+        accepting.resume()
+        _wake_all()
+
+    if context.supervised and signal.getsignal(_WAKES_FROM_ACCEPT) == signal.SIG_DFL:
+        signal.signal(_WAKES_FROM_ACCEPT, lambda _, __: None)  # what is ignored interrupts nothing
+    context.pause_accepting, context.resume_accepting = pause, resume
+
+
+def _wake_all() -> None:
+    """Have each thread that is blocked in accept(2) call it again, on what has the number now."""
+    for thread in threading.enumerate():
+        with suppress(ProcessLookupError):  # it has ended
+            signal.pthread_kill(thread.ident or 0, _WAKES_FROM_ACCEPT)
 
 
 def _schedule(callback: Callable[[], object]) -> None:

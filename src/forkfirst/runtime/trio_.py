@@ -8,6 +8,7 @@ from contextlib import suppress
 import trio
 
 from forkfirst.runtime import ending, target
+from forkfirst.runtime.accepting import Accepting
 from forkfirst.runtime.stopping import Stopping
 
 TYPE_CHECKING = False
@@ -74,6 +75,10 @@ async def _drive(
         if not end.has_ended:
             context.ready()
 
+    accepting = Accepting(context)
+    context.pause_accepting = lambda: schedule(accepting.pause)
+    context.resume_accepting = lambda: schedule(accepting.resume)
+    context.end_accepting = context.pause_accepting
     try:
         with trio.CancelScope() as scope:
             stopping.attach(scope.cancel, schedule)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uvloop
 
 from forkfirst.runtime import asyncio_
+from forkfirst.runtime.accepting import Accepting
 from forkfirst.runtime.pulse import AskedPulse
 
 TYPE_CHECKING = False
@@ -33,6 +34,10 @@ def run(main: Callable[..., object], context: Context) -> int:
     def make_loop() -> _Loop:
         loop = _Loop()
         context.pulse = AskedPulse(loop.call_soon_threadsafe)
+        accepting = Accepting(context)
+        context.pause_accepting = asyncio_.in_thread_of(loop, accepting.pause)
+        context.resume_accepting = asyncio_.in_thread_of(loop, accepting.resume)
+        context.end_accepting = context.pause_accepting
         return loop
 
     return asyncio_.run_on(make_loop, main, context)

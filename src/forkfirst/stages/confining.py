@@ -56,12 +56,14 @@ _OURS = (
     *("runtime.target", "stages.answers", "stages.child", "stages.fork_first", "unix.channel"),
     *("unix.log_file", "unix.session", "unix.signals", "unix.socket_facts", "unix.sockets"),
 )
+_PAUSING = ("runtime.accepting", "unix.stand_in")
+_PLAIN = ("runtime.plain", *_PAUSING)
 _BY_RUNTIME = {
-    "auto": ("runtime.asyncio_", "runtime.plain"),
+    "auto": ("runtime.asyncio_", *_PLAIN),
     "asyncio": ("runtime.asyncio_",),
-    "uvloop": ("runtime.uvloop_",),
-    "trio": ("runtime.trio_",),
-    "none": ("runtime.plain",),
+    "uvloop": ("runtime.uvloop_", *_PAUSING),
+    "trio": ("runtime.trio_", *_PAUSING),
+    "none": _PLAIN,
     "command": ("runtime.command", "systemd.notify_receiver"),
 }
 

@@ -19,12 +19,14 @@ class Kit:
         listeners: Name and descriptor of each.
         described: Name and address of each, once a worker has told it; to look at a socket needs
             modules that this process would keep for ever.
+        runtime: Who runs the program, once a worker has told it.
     """
 
     def __init__(self, plan: Plan, listeners: Iterable[tuple[str, int]]) -> None:
         self.plan = plan
         self.listeners = tuple(listeners)
         self.described: list[tuple[str, str]] = []
+        self.runtime = plan.service.runtime
 
     @property
     def addresses(self) -> dict[str, tuple[int, ...]]:

@@ -238,6 +238,7 @@ class Supervisor:
                 addresses = str(fields["addresses"]).split("\0") if kit.listeners else []
                 names = [name for name, _ in kit.listeners]
                 kit.described = list(zip(names, addresses, strict=True))
+                kit.runtime = str(fields["runtime"])
                 self.happen(events.Ready(worker=process.number))
             case "status":
                 process.status = str(fields["text"])

@@ -145,7 +145,12 @@ class _Telling(child.Telling):
         """Say READY to the supervisor."""
         self._is_ready = True
         self._facts.state = "ready"
-        self._send("ready", status=status, addresses=_describe_listeners(self._start))
+        self._send(
+            "ready",
+            status=status,
+            addresses=_describe_listeners(self._start),
+            runtime=self._facts.runtime,
+        )
 
     def status(self, text: str) -> None:
         """Pass on what the program says of itself."""
@@ -157,7 +162,7 @@ class _Telling(child.Telling):
         super().stopping()
         context = self._facts.context
         if context is not None:
-            context.pause_accepting()
+            context.end_accepting()
 
     def _send(self, kind: str, **fields: Field) -> bool:
         try:
