@@ -16,7 +16,7 @@ _FOLDER_FILES = 13
 _LONG_FOR_A_REASON: dict[str, str] = {}
 _CROWDED_FOR_A_REASON = {
     "unix": "one page of the manual a module, and it has many pages",
-    "runtime": "one runtime a module, and one wish that a program hears or a thing that it is asked",
+    "runtime": "one runtime a module, and one a question that is put to all of them",
     "stages": "one act of a start or a stop a module; what few services have is in its folders",
 }
 
