@@ -21,7 +21,7 @@ STATES: dict[str, tuple[str, float]] = {
 keep = [os.open(os.devnull, os.O_RDONLY) for _ in range(37)]
 for _ in range(4):
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-look = verdict.glance
+look = glance.glance
 """,
         100.0,
     ),
@@ -56,7 +56,7 @@ keep = [os.open(file.name, os.O_RDWR) for _ in range(997)]
 }
 _PROGRAM = """
 import fcntl, json, os, socket, statistics, sys, tempfile, threading, time
-from forkfirst.guard import verdict
+from forkfirst.guard import glance, verdict
 look = verdict.find_hazards
 {prepare}
 times = []

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forkfirst import errors
-from forkfirst.cli.socket_form import parse_socket
+from forkfirst.cli.hold.socket_form import parse_socket
 from forkfirst.plan.listener import parse_listener
 from support.service_home import PROGRAMS
 

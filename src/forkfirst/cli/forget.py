@@ -6,15 +6,11 @@ import os
 
 from forkfirst import errors
 from forkfirst.cli import known
-from forkfirst.control.server import remove_socket
-from forkfirst.stages.start import unlink_if_present
-from forkfirst.unix import pidfile
+from forkfirst.stages import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-
-    from forkfirst.cli.known import KnownService
 
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
@@ -28,27 +24,13 @@ def run(_: str, arguments: argparse.Namespace) -> int:
         if name not in known.list_names():
             message = f'nothing is known of a service "{name}"'
             raise errors.NotRunningError(message, hint="forkfirst ps lists those that are")
-        log = forget(known.find(name))
-        print(f"{name}: forgotten" + (f"; its log stays: {log}" if log else ""))
+        service = known.find(name)
+        try:
+            record.forget(service.record, service.pid_file, service.control_socket)
+        except errors.AlreadyRunningError as error:
+            error.args = (f"cannot forget {name}: it runs (pid {error.pid})",)
+            error.hint = f"forkfirst stop {name}"
+            raise
+        stays = f"; its log stays: {service.log}" if os.path.exists(service.log) else ""
+        print(f"{name}: forgotten{stays}")
     return 0
-
-
-def forget(service: KnownService) -> str:
-    """Remove what a dead *service* has left and what is noted of it; return its log, or "".
-
-    Raises:
-        AlreadyRunningError: It runs.
-    """
-    try:
-        # Whoever has the lock is the only one to start it, so nothing of a running one goes.
-        held = pidfile.acquire(service.pid_file, os.getpid())
-    except errors.AlreadyRunningError as error:
-        error.args = (f"cannot forget {service.name}: it runs (pid {error.pid})",)
-        error.hint = f"forkfirst stop {service.name}"
-        raise
-    try:
-        remove_socket(service.control_socket)  # of one that was killed
-        unlink_if_present(service.record)
-    finally:
-        held.release()
-    return service.log if os.path.exists(service.log) else ""

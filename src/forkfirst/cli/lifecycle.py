@@ -67,7 +67,7 @@ def run(command: str, arguments: argparse.Namespace) -> int:
     if command == "restart":
         return restart(known.find(arguments.name), arguments.grace_period)
     if command == "run" and arguments.watch is not None:
-        from forkfirst.cli import watching  # noqa: PLC0415 - only for this
+        from forkfirst.cli.hold import watching  # noqa: PLC0415 - only for this
 
         return watching.watch_service(arguments)
     services = declare.make_declarations(arguments)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "start": ("lifecycle", "start a service in the background, and wait until it is ready"),
     "run": ("lifecycle", "run a service in the foreground, under whoever supervises it"),
-    "listen": ("listen", "open sockets for any command, and run it with them"),
+    "listen": ("hold.listen", "open sockets for any command, and run it with them"),
     "stop": ("lifecycle", "stop a service, and wait until it is gone"),
     "restart": ("lifecycle", "stop a service, then start it as it was started before"),
     "reload": ("reload", "replace the workers by new ones with the new code, without a gap"),

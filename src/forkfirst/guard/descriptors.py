@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from forkfirst.guard.glance import count_record_locks, read_whole
 from forkfirst.guard.hazard import Hazard
-from forkfirst.guard.verdict import count_record_locks, read_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 
-from forkfirst.guard.verdict import read_whole
+from forkfirst.guard.glance import read_whole
 from forkfirst.values import Value
 
 _WORD = struct.calcsize("P")

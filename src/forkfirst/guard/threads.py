@@ -11,9 +11,9 @@ import sys
 import time
 from _thread import _count, get_native_id
 
+from forkfirst.guard.glance import count_threads, read_whole
 from forkfirst.guard.hazard import Hazard
 from forkfirst.guard.stacks import Stack, is_interpreter, read_stacks
-from forkfirst.guard.verdict import count_threads, read_whole
 from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False

@@ -93,6 +93,23 @@ def put_back(path: str, old: bytes | None) -> None:
         _replace(path, old)
 
 
+def forget(path: str, pid_file: str, control: str) -> None:
+    """Remove the record at *path*, and what a service that was killed has left.
+
+    Raises:
+        AlreadyRunningError: It runs, under *pid_file*.
+    """
+    from forkfirst.control.server import remove_socket  # noqa: PLC0415 - only to forget
+
+    # Whoever has the lock is the only one to start it, so nothing of a running one goes.
+    held = pidfile.acquire(pid_file, os.getpid())
+    try:
+        remove_socket(control)
+        unlink_if_present(path)
+    finally:
+        held.release()
+
+
 def refuse_another(path: str, pid_file: str) -> None:
     """Refuse if the record at *path* is of a service that runs under another pid file.
 

@@ -5,35 +5,23 @@ from __future__ import annotations
 import os
 
 from forkfirst import config, errors
+from forkfirst.cli.hazards.checked import Checked
 from forkfirst.guard import kinds
 from forkfirst.guard.hazard import weigh
 from forkfirst.stages.fresh import examination
-from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from forkfirst.guard.hazard import Hazard, Verdict
+    from forkfirst.guard.hazard import Hazard
 
 FOUND = 1
 """What `check` exits with where there are hazards."""
 
 _FORMATS = ("text", "json", "sarif", "github")
 _SECONDS = 60.0
-
-
-class Checked(Value):
-    """One program, and what its hazards mean.
-
-    Attributes:
-        target: As it was given, or what the configuration file has under that name.
-        verdict: What was found, weighed by what is allowed.
-    """
-
-    target: str
-    verdict: Verdict
 
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from forkfirst.cli.hazards.check import Checked
+    from forkfirst.cli.hazards.checked import Checked
     from forkfirst.guard.hazard import Hazard
 
 _LEVELS = {"fatal": "error", "danger": "error", "notice": "note"}

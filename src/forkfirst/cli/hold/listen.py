@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from forkfirst import __version__, errors
-from forkfirst.cli import socket_form
+from forkfirst.cli.hold import socket_form
+from forkfirst.cli.hold.teller import Teller
 from forkfirst.stages.hold import passing
 
 TYPE_CHECKING = False
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from forkfirst.cli.socket_form import WantedSocket
+    from forkfirst.cli.hold.socket_form import WantedSocket
     from forkfirst.stages.hold.passing import Held
 
-_CYAN = "\x1b[36m"
-_PLAIN = "\x1b[0m"
 _EVERYWHERE = ("*", "0.0.0.0", "[::]")  # noqa: S104 - not bound here, but shown as something to click
 _MOST_BACKLOG = 2**31 - 1
 
@@ -86,25 +85,9 @@ def run(_: str, arguments: argparse.Namespace) -> int:
         raise
     if arguments.watch is None:
         passing.become_command(arguments.tail, held, path=path, with_pid=not arguments.no_pid)
-    from forkfirst.cli import watching  # noqa: PLC0415 - only here
+    from forkfirst.cli.hold import watching  # noqa: PLC0415 - only here
 
     return watching.watch_command(arguments, held, teller)
-
-
-class Teller:
-    """Says on standard error what happens, in colour if that is wanted."""
-
-    def __init__(self, *, color: str = "auto", quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._color = color == "always" or (color == "auto" and _wants_color())
-
-    def __call__(self, text: str, *, important: bool = False) -> None:
-        """Say *text*; if this is quiet, only what is *important*."""
-        if self._quiet and not important:
-            return
-        line = f"forkfirst: {text}"
-        line = f"{_CYAN}{line}{_PLAIN}" if self._color else line
-        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def _parse_sockets(arguments: argparse.Namespace) -> list[WantedSocket]:
@@ -137,7 +120,3 @@ def _tell(
 def _make_url(scheme: str, address: str) -> str:
     host, _, port = address.rpartition(":")
     return f"{scheme}://{'localhost' if host in _EVERYWHERE else host}:{port}/"
-
-
-def _wants_color() -> bool:
-    return os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -7,7 +7,7 @@ import sys
 
 from forkfirst import config, errors
 from forkfirst.cli import declare
-from forkfirst.cli.listen import Teller
+from forkfirst.cli.hold.teller import Teller
 from forkfirst.stages.hold import passing
 from forkfirst.stages.hold.changes import Changes, load_watch
 from forkfirst.stages.hold.generation import Recipe
