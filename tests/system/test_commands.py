@@ -257,6 +257,14 @@ def test_stacks_show_every_thread_and_what_each_task_waits_for(home: Home) -> No
     assert "in wait" in text
 
 
+def test_stacks_begin_where_the_runtime_does(home: Home) -> None:
+    """A dozen calls that lead from the command to the program say nothing about the program."""
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    text = home.forkfirst("stacks", "app").out
+    assert re.search(r"\(main thread\).*\n  \d+ calls of forkfirst before these\n", text)
+    assert "forkfirst/stages/" not in text
+
+
 def test_stacks_show_where_a_loop_is_stuck(home: Home, told: Told) -> None:
     """The one moment in which somebody needs them."""
     home.program("app.py", STUCK)

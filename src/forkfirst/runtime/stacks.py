@@ -165,9 +165,24 @@ def _read_stack(frame: FrameType | None, until: FrameType | None = None) -> Chai
         if frame is until:
             break
         frame = frame.f_back
+    calls.reverse()
+    own = _count_own(calls)
+    if 0 < own < len(calls) <= own + MAX_DEPTH:
+        return f"{own} calls of forkfirst before these", calls[own:], ""
     left_out = len(calls) - MAX_DEPTH
-    calls = calls[:MAX_DEPTH][::-1]
-    return f"{left_out} calls before these" if left_out > 0 else "", calls, ""
+    return f"{left_out} calls before these" if left_out > 0 else "", calls[-MAX_DEPTH:], ""
+
+
+def _count_own(calls: list[Place]) -> int:
+    """Return how many of *calls*, oldest first, only lead from the command to the program."""
+    names = [str(variables.get("__name__", "")) for _, _, variables in calls]
+    count = 0
+    while count < len(names) and names[count] in ("runpy", "__main__"):
+        count += 1  # the script whose name was typed, or `python -m`
+    before = count
+    while count < len(names) and names[count].startswith("forkfirst."):
+        count += 1
+    return count if count > before else 0  # else it is another thread's, and begins elsewhere
 
 
 def _read_state(coroutine: Any) -> str:
