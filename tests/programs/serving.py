@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import time
 from typing import Any
 
 tell: Any = getattr(builtins, "tell")  # noqa: B009 - given by the driver
@@ -29,6 +30,17 @@ async def with_start_unix_server(context: Any) -> None:
     context.ready()
     await context.wait_stopping()
     server.close()
+
+
+async def with_a_stuck_server(context: Any) -> None:
+    """Accepts nobody: so it shows how many may wait."""
+    await asyncio.start_server(answer, sock=context.listener())
+    tell("stuck")
+    time.sleep(60)  # noqa: ASYNC251 - a loop that is stuck is the point
+
+
+def with_a_stuck_loop_of_its_own(context: Any) -> None:
+    asyncio.run(with_a_stuck_server(context))
 
 
 def with_a_loop_of_its_own(context: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -74,6 +74,38 @@ def test_a_listener_is_served(listener: socket.socket, flavour: Flavour, program
         assert ask(listener) == b"hello\n"
         child.signal(SIGTERM)
         assert child.finish().status == 0
+
+
+def fill_queue(listener: socket.socket, clients: ExitStack) -> int:
+    """Knock until there is no room, or 300 are waiting; return how many are."""
+    for count in range(300):
+        client = clients.enter_context(closing(socket.socket(listener.family)))
+        client.settimeout(0.2)
+        try:
+            client.connect(listener.getsockname())
+        except OSError:
+            return count
+    return 300
+
+
+@pytest.mark.parametrize(
+    ("flavour", "program", "room"),
+    [
+        (ASYNCIO, "with_a_stuck_server", 300),
+        (UVLOOP, "with_a_stuck_server", 300),
+        (PLAIN, "with_a_stuck_loop_of_its_own", 101),
+    ],
+    ids=["asyncio", "uvloop", "another's loop"],
+)
+def test_the_queue_of_a_listener_is_not_cut(
+    listener: socket.socket, flavour: Flavour, program: str, room: int
+) -> None:
+    """Asyncio makes it 100 for all who share it: the next one waits for a second at least."""
+    listener.listen(1000)
+    place = f"{PROGRAMS / 'serving.py'}:{program}"
+    with start_program(flavour, place, ("web", listener.fileno())) as child, ExitStack() as clients:
+        child.wait_for("stuck")  # it has called listen(2), or undone that
+        assert fill_queue(listener, clients) == room
 
 
 @pytest.mark.parametrize("flavour", [ASYNCIO, UVLOOP], ids=["asyncio", "uvloop"])

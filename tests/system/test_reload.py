@@ -203,9 +203,12 @@ def test_an_ill_canary_is_the_end_of_a_reload(home: Home) -> None:
     _write(
         home, "other", **{'    context.ready(status="serving")\n': ILL + "    context.ready()\n"}
     )
-    done = _reload(home, "--canary", "10%")
+    with Load(home.address("app")) as load:
+        done = _reload(home, "--canary", "10%")
+        load.wait_for_more(50)
     assert done.status == 70
     assert "worker 3 is not healthy: its cache is cold" in done.err
+    assert load.failures == []
     assert _ask(home.address("app")) == b"first"
 
 

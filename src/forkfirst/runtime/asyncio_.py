@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from forkfirst import errors
 from forkfirst.runtime import ending, target
@@ -15,7 +15,8 @@ from forkfirst.runtime.stopping import STOP_SIGNALS, Stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypeVarTuple
 
     from forkfirst.runtime.context import Context
@@ -69,11 +70,17 @@ class ServiceLoop(asyncio.AbstractEventLoop):
             return self._own_handlers.pop(sig, None) is not None
         return super().remove_signal_handler(sig)
 
+    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
+        """Create a server; a socket that was given, not made here, keeps its queue."""
+        with _keeping_queue(kwargs):
+            return await super().create_server(*args, **kwargs)
+
     async def create_unix_server(self, *args: Any, **kwargs: Any) -> Any:
-        """Create a unix server; a socket that was given, not made here, keeps its path."""
+        """Create a unix server; a socket that was given keeps its path and its queue."""
         if _KEEPS_SOCKETS and kwargs.get("sock") is not None:
             kwargs.setdefault("cleanup_socket", False)
-        return await super().create_unix_server(*args, **kwargs)
+        with _keeping_queue(kwargs):
+            return await super().create_unix_server(*args, **kwargs)
 
     def _on_turn(self, number: int) -> None:
         own = self._own_handlers.get(number)
@@ -90,6 +97,37 @@ class ServiceLoop(asyncio.AbstractEventLoop):
 
 class _Loop(ServiceLoop, asyncio.SelectorEventLoop):
     pass
+
+
+@contextmanager
+def _keeping_queue(options: Mapping[str, Any]) -> Iterator[None]:
+    """Undo what asyncio and uvloop do to the queue of a given listener: they cut it to 100.
+
+    The next one who comes then waits for a second, and tries again: 72 s for ten thousand at once.
+    A program that says itself how long it is to be has its way.
+    """
+    listener: socket.socket | None = options.get("sock")
+    if listener is None or "backlog" in options:
+        yield
+        return
+    waiting = _read_queue_limit(listener)
+    yield
+    with suppress(OSError):
+        listener.listen(waiting)  # the kernel changes its limit, and nothing else
+
+
+def _read_queue_limit(listener: socket.socket) -> int:
+    """Return how many may wait for *listener*; the kernel's own limit where it does not tell.
+
+    Source: TCP_INFO in tcp(7): of a listener, tcpi_sacked is the limit of its queue.
+    """
+    import socket  # noqa: PLC0415 - asyncio has it
+
+    try:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    except (OSError, AttributeError):  # not TCP, or not Linux
+        return socket.SOMAXCONN
+    return int.from_bytes(info[28:32], sys.byteorder) or socket.SOMAXCONN
 
 
 def run(main: Callable[..., object], context: Context) -> int:
