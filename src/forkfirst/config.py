@@ -195,7 +195,12 @@ def _umask(key: str, value: int | str, origin: Origin) -> int:
         raise origin.error(key, message) from None
 
 
-def _seconds(key: str, value: float | str, origin: Origin) -> float:
+def read_seconds(key: str, value: float | str, origin: Origin) -> float:
+    """Return the seconds that *value* means.
+
+    Raises:
+        ConfigError: It means none.
+    """
     if not isinstance(value, str):
         return float(value)
     number = value.rstrip("msh")
@@ -267,12 +272,12 @@ _CONVERTED: dict[str, tuple[str, Callable[[str, Any, Origin], Any]]] = {
     "umask": ("umask", _umask),
     "log-size": ("log_size", _size),
     "max-memory": ("max_memory", _size),
-    "ready-timeout": ("ready_seconds", _seconds),
-    "grace-period": ("grace_seconds", _seconds),
-    "settle": ("settle_seconds", _seconds),
-    "hang-timeout": ("hang_seconds", _seconds),
-    "max-age": ("max_age_seconds", _seconds),
-    "commit-window": ("commit_seconds", _seconds),
+    "ready-timeout": ("ready_seconds", read_seconds),
+    "grace-period": ("grace_seconds", read_seconds),
+    "settle": ("settle_seconds", read_seconds),
+    "hang-timeout": ("hang_seconds", read_seconds),
+    "max-age": ("max_age_seconds", read_seconds),
+    "commit-window": ("commit_seconds", read_seconds),
     "canary": ("canary_percent", _percent),
 }
 """Key to field, and what makes the one's value into the other's."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "stop": ("lifecycle", "stop a service, and wait until it is gone"),
     "restart": ("lifecycle", "stop a service, then start it as it was started before"),
     "reload": ("reload", "replace the workers by new ones with the new code, without a gap"),
+    "upgrade": ("upgrade", "have a new forkfirst supervise a service, and nothing else change"),
     "scale": ("reload", "change how many workers a service has"),
     "status": ("observe", "say whether a service runs, and how it is"),
     "ps": ("observe", "list all of your services"),

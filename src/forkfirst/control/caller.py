@@ -16,6 +16,8 @@ from forkfirst.control.protocol import MAX_REQUEST
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Mapping
+    from typing import Any
 
 _CHUNK = 16 * 1024
 _MOST_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD
@@ -93,6 +95,29 @@ class Caller:
         self._incoming = rest
         self.ending = self.ending or len(line) > MAX_REQUEST
         return line
+
+    def hand_over(self) -> dict[str, Any]:
+        """Return what `take_over` makes the same caller of, in a process with its descriptors."""
+        return {
+            "fd": self.stream.fileno(),
+            "descriptors": self.descriptors,
+            "active": self.active,
+            "ending": self.ending,
+            "incoming": self._incoming.decode("latin-1"),
+            "outgoing": bytes(self._outgoing).decode("latin-1"),
+        }
+
+    @classmethod
+    def take_over(cls, data: Mapping[str, Any]) -> Caller:
+        """Return the caller that another process of this service was serving."""
+        import _socket  # noqa: PLC0415 - only for an upgrade
+
+        caller = cls(_socket.socket(fileno=data["fd"]))
+        caller.descriptors = list(data["descriptors"])
+        caller.active, caller.ending = data["active"], data["ending"]
+        caller._incoming += data["incoming"].encode("latin-1")
+        caller.put(data["outgoing"].encode("latin-1"))
+        return caller
 
     def put(self, answer: bytes) -> None:
         """Have *answer* sent; the answer before it was sent."""

@@ -232,6 +232,14 @@ class Server:
             wanted[self._wake[0]] = select.POLLIN
         return wanted
 
+    def list_callers(self) -> list[Caller]:
+        """Return whoever is connected."""
+        return list(self._callers.values())
+
+    def adopt(self, caller: Caller) -> None:
+        """Go on serving one whom another server has accepted."""
+        self._callers[caller.stream.fileno()] = caller
+
     def seconds_until_due(self) -> float | None:
         """Return after how many seconds `handle` must be called though nothing happened."""
         now = time.monotonic()

@@ -124,3 +124,11 @@ class VerifyDropped(Step):
 
     def describe(self) -> str:
         return "verify in /proc/self/status, and by trying, that nothing can be regained"
+
+
+def plan_after_exec(runtime: str) -> tuple[Step, ...]:
+    """Return what a service that became another user must do again: an exec forgets it.
+
+    Everything else that was taken away stays so: users, groups, capabilities, limits.
+    """
+    return LoadModules(runtime=runtime), SetNotDumpable()

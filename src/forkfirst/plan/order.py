@@ -85,16 +85,30 @@ def plan_workers(service: Declaration, host: Host, *, mode: str) -> Plan:
     check_service(service)
     if service.chroot:
         service = _enter_root(service)
+    places = find_places(service.name, host, pid_file=service.pid_file, log=service.log)
+    return plan_again(service, mode=mode, places=places)
+
+
+def plan_again(
+    service: Declaration, *, mode: str, places: Places, identity: Identity | None = None
+) -> Plan:
+    """Decide what each worker does, and what a supervisor does that was executed anew."""
+    again: tuple[Step, ...] = ()
+    if identity is not None:
+        from forkfirst.plan import confinement  # noqa: PLC0415 - only for such a service
+
+        runtime = "command" if service.command else service.runtime
+        again = confinement.plan_after_exec(runtime)
     return Plan(
         mode=mode,
         service=service,
-        places=find_places(service.name, host, pid_file=service.pid_file, log=service.log),
-        identity=None,
+        places=places,
+        identity=identity,
         first=(),
         leader=(),
         early=(),
         launcher=(),
-        worker=(),
+        worker=again,
         last=(),
         program=_program_steps(service, mode),
     )

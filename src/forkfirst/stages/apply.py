@@ -153,8 +153,10 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
         ),
     )
     # Only a daemon can be restarted by its name; of another there is nothing to be known later.
-    undone = start.on_failure if start.forked is not None else start.at_end
-    undone(lambda: record.put_back(step.path, old))
+    if start.forked is not None:
+        start.on_failure(lambda: record.put_back(step.path, old))
+    else:
+        start.replaced = step.path, old
 
 
 def _hand_over(_: steps.HandOver, start: Start) -> None:

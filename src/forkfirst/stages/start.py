@@ -48,6 +48,8 @@ class Start:
         held_outside: Whether its listeners were passed to it, and so stay open without it.
         stored: Name and descriptor of what was passed and is no listener.
         connection: The one connection that this process was started for, or `NO_DESCRIPTOR`.
+        replaced: A record that goes back to where it was when the service ends: its path, and what
+            stood there before; or None.
         own_status: What the kernel says of the service, opened before its root changed; or None.
     """
 
@@ -86,15 +88,11 @@ class Start:
         self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None
         self._undo: list[Callable[[], object]] = []
-        self._at_end: list[Callable[[], object]] = []
+        self.replaced: tuple[str, bytes | None] | None = None
 
     def on_failure(self, undo: Callable[[], object]) -> None:
         """Call *undo* if the start fails; the last one registered is called first."""
         self._undo.append(undo)
-
-    def at_end(self, tidy: Callable[[], object]) -> None:
-        """Call *tidy* when the start fails, and when the service has ended."""
-        self._at_end.append(tidy)
 
     def undo(self) -> None:
         """Undo every step, the last one first. One that cannot be undone does not stop the rest."""
@@ -107,8 +105,11 @@ class Start:
 
         A path is removed while its socket is still open: the inode cannot be anybody else's then.
         """
-        while self._at_end:
-            _try(self._at_end.pop())
+        if self.replaced is not None:
+            from forkfirst.stages import record  # noqa: PLC0415 - it has been loaded to replace it
+
+            path, before = self.replaced
+            _try(lambda: record.put_back(path, before))
         for path, inode, device in self.paths:
             _try(lambda: unlink_if_same(path, inode, device))  # noqa: B023 - called at once
         if self.pid_file is not None:

@@ -85,10 +85,16 @@ class Reader:
 
     __slots__ = ("_buffer", "_ended", "_fd")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, held: bytes = b"") -> None:
+        """Read from *fd*, after *held*, which another reader of it has `held`."""
         self._fd = fd
-        self._buffer = bytearray()
+        self._buffer = bytearray(held)
         self._ended = False
+
+    @property
+    def held(self) -> bytes:
+        """What came already, and is not a whole report yet."""
+        return bytes(self._buffer)
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector; a report may also be waiting in memory."""

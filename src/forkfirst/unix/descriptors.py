@@ -74,6 +74,22 @@ def set_inheritable_only(keep: Iterable[int]) -> None:
         os.set_inheritable(descriptor, True)  # noqa: FBT003 - the call has no name for it
 
 
+def open_memory_file(name: str) -> int:
+    """Return a new, empty file that is nowhere on a disk, close-on-exec; *name* is for who looks.
+
+    Where there are none, it is one on the disk without a name.
+
+    Source: memfd_create(2).
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    import tempfile  # noqa: PLC0415 - only where there are no files in memory
+
+    fd, path = tempfile.mkstemp()
+    os.unlink(path)
+    return fd
+
+
 def _read_listing() -> list[int] | None:
     for directory in _LISTINGS:
         # FreeBSD without fdescfs has a /dev/fd that knows 0, 1 and 2 only: a listing that does

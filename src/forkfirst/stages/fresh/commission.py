@@ -20,7 +20,7 @@ import time
 from forkfirst import errors
 from forkfirst.plan import order
 from forkfirst.stages.fresh import interpreter
-from forkfirst.unix import channel, passage, session
+from forkfirst.unix import channel, descriptors, passage, session
 from forkfirst.values import Value
 
 TYPE_CHECKING = False
@@ -243,14 +243,7 @@ def _end_another_version(plan: Plan) -> None:
 
 def _collect_output() -> int:
     """Have what would be written to the terminal kept in a file without a name; return it."""
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create("output")
-    else:
-        import tempfile  # noqa: PLC0415 - only where there are no files in memory
-
-        fd, path = tempfile.mkstemp()
-        os.unlink(path)
-        file = fd
+    file = descriptors.open_memory_file("output")
     os.dup2(file, 2)
     return file
 

@@ -23,6 +23,7 @@ from forkfirst.systemd import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from forkfirst.runtime.context import Context
     from forkfirst.stages.answers import Facts
@@ -56,6 +57,27 @@ class Manager:
         self.interval: float | None = None
         self.descriptor = NO_DESCRIPTOR
         self._complained = False
+
+    def hand_over(self) -> dict[str, Any]:
+        """Return what `take_over` makes the same of; it must have said READY."""
+        notifier = self.notifier
+        return {
+            "address": "" if notifier is None else notifier.address,
+            "as_pid": None if notifier is None else notifier.pid,
+            "interval": self.interval,
+            "complained": self._complained,
+        }
+
+    @classmethod
+    def take_over(cls, data: Mapping[str, Any]) -> Manager:
+        """Return the manager of a service that another process of this pid was."""
+        manager = cls()
+        if data["address"]:
+            manager.notifier = notify.Notifier(data["address"], timeout=_PATIENCE)
+            manager.notifier.pid = data["as_pid"]
+        manager.interval = data["interval"]
+        manager._complained = data["complained"]
+        return manager
 
     def tell(self, say: Callable[[notify.Notifier], object]) -> bool:
         """Call *say* with the notifier, if there is one; return whether the manager has it."""

@@ -23,11 +23,13 @@ from forkfirst.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import NoReturn
 
     from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
     from forkfirst.stages.supervise.process import Process
+    from forkfirst.stages.upgrade.upgrading import Upgrade
     from forkfirst.unix.channel import Report
 
 _SIGNALS = (
@@ -48,9 +50,15 @@ _STDERR = 2
 def supervise(_: steps.Supervise, start: Start) -> NoReturn:
     """Keep the workers of *start* until the service ends; leave with its exit status."""
     supervisor = Supervisor(start)
+    leave_after(supervisor, supervisor.run)
+
+
+def leave_after(supervisor: Supervisor, work: Callable[[], int]) -> NoReturn:
+    """Do *work* as *supervisor*, tidy up, and leave with the status that it returns."""
+    start = supervisor.start
     status = errors.ForkfirstError.exit_status
     try:
-        status = supervisor.run()
+        status = work()
     except BaseException:  # noqa: BLE001 - a bug of ours; the workers die with us
         import traceback  # noqa: PLC0415 - only for that
 
@@ -72,6 +80,7 @@ class Supervisor:
         tickets: What each reload in progress brought, and where its answer goes.
         last_ticket: The number of the last of them.
         spawned: What else was started, by pid.
+        upgrade: The one in progress, or None.
         control: The path of the control socket, or its name in the kernel after an "@".
         finished: The exit status, when nothing is left.
     """
@@ -90,22 +99,39 @@ class Supervisor:
         self.control = ""
         self.finished: int | None = None
         self.spawned: dict[int, str] = {}
+        self.upgrade: Upgrade | None = None
         self._happened: list[events.Event] = []
         self._is_reacting = False
-        self._look_at = self._measure_at = self._feed_at = float("inf")
+        self.look_at = self.measure_at = self._feed_at = float("inf")
         self._wake, self._wake_end = _open_wakeup()
 
     def run(self) -> int:
-        """Wait, and deal with what happens, until nothing is left; return the exit status."""
+        """Start the workers, and keep them until nothing is left; return the exit status."""
+        self.prepare()
+        signals.unblock_all()
+        self.happen(events.StartAsked())
+        self.plan_looks()
+        return self._keep()
+
+    def resume(self, numbers: Iterable[int]) -> int:
+        """Go on where this process stopped to execute another; it had been sent *numbers*."""
+        signals.unblock_all()
+        for process in tuple(self.processes.values()):
+            self._hear(process)
+        self.obey((*numbers, signal.SIGCHLD))
+        return self._keep()
+
+    def prepare(self) -> None:
+        """Answer on the control socket, and hear the signals that are let through."""
         import gc  # noqa: PLC0415 - built in
 
         gc.enable()
         told.serve(self)
         for number in _SIGNALS:
             signal.signal(number, _be_woken)
-        signals.unblock_all()
-        self.happen(events.StartAsked())
-        self.plan_looks()
+
+    def _keep(self) -> int:
+        """Wait, and deal with what happens, until nothing is left."""
         self._feed_at = outside.feed(self)
         while self.finished is None:
             self._turn()
@@ -151,6 +177,7 @@ class Supervisor:
         lock = self.start.pid_file.fd if self.start.pid_file is not None else -1
         fds = [lock, self.start.report_to, self._wake, self._wake_end]
         fds += [ticket.fd for ticket in self.tickets.values()]
+        fds += self.upgrade.descriptors() if self.upgrade is not None else ()
         for process in self.processes.values():
             fds += process.descriptors()
         return [fd for fd in fds if fd >= 0]
@@ -170,9 +197,8 @@ class Supervisor:
             poll.register(fd, wanted)
         ready = poll.poll(self._milliseconds_until_due(server.seconds_until_due()))
         # Signals first: the stop of all must be known before the workers end of it.
-        numbers = self._take_signals()
-        for number in numbers:
-            self._on_signal(number)
+        numbers = self.take_signals()
+        self._obey_signals(numbers)
         for fd, _ in ready:
             if fd in heard:
                 self._hear(heard[fd])
@@ -180,10 +206,14 @@ class Supervisor:
             self._reap()
         self._on_time()
         server.handle((fd, happened) for fd, happened in ready if fd in asked)
+        if self.upgrade is not None and self.upgrade.version:  # last: this turn is done
+            self.upgrade.take_place(self)
 
     def _milliseconds_until_due(self, server_seconds: float | None) -> int | None:
         now = time.monotonic()
-        due = [self._look_at, self._measure_at, self._feed_at]
+        due = [self.look_at, self.measure_at, self._feed_at]
+        if self.upgrade is not None:
+            due.append(self.upgrade.deadline)
         if self.fleet.timer is not None:
             due.append(self.fleet.timer)
         if server_seconds is not None:
@@ -191,25 +221,34 @@ class Supervisor:
         first = min(due)
         return None if first == float("inf") else max(0, int((first - now) * 1000) + 1)
 
-    def _take_signals(self) -> bytes:
+    def obey(self, numbers: Iterable[int]) -> None:
+        """Deal with signals, in their order, and with those who have ended."""
+        numbers = tuple(numbers)
+        self._obey_signals(numbers)
+        if signal.SIGCHLD in numbers:
+            self._reap()
+
+    def take_signals(self) -> bytes:
+        """Return the numbers of the signals that came and were not obeyed yet."""
         try:
             return os.read(self._wake, 4096)
         except BlockingIOError:
             return b""
 
-    def _on_signal(self, number: int) -> None:
-        match number:
-            case signal.SIGTERM | signal.SIGINT:
-                stopping = self.fleet.state == "stopping"
-                if not stopping:
-                    outside.say_stopping(self)
-                self.happen(events.StopAsked(force=stopping))
-            case signal.SIGHUP:
-                reloading.spawn(self)
-            case signal.SIGTTIN:
-                self.happen(events.ScaleAsked(workers=self.count_asked() + 1))
-            case signal.SIGTTOU:
-                self.happen(events.ScaleAsked(workers=self.count_asked() - 1))
+    def _obey_signals(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            match number:
+                case signal.SIGTERM | signal.SIGINT:
+                    stopping = self.fleet.state == "stopping"
+                    if not stopping:
+                        outside.say_stopping(self)
+                    self.happen(events.StopAsked(force=stopping))
+                case signal.SIGHUP:
+                    reloading.spawn(self)
+                case signal.SIGTTIN:
+                    self.happen(events.ScaleAsked(workers=self.count_asked() + 1))
+                case signal.SIGTTOU:
+                    self.happen(events.ScaleAsked(workers=self.count_asked() - 1))
 
     def _on_time(self) -> None:
         now = time.monotonic()
@@ -217,9 +256,11 @@ class Supervisor:
             self.happen(events.Tick(jitter=actions.throw_dice()))
         if self._feed_at <= now:
             self._feed_at = outside.feed(self)
-        if self._look_at <= now:
+        if self.upgrade is not None and self.upgrade.deadline <= now:
+            self.upgrade.give_up()
+        if self.look_at <= now:
             self._look_for_hangs(now)
-        if self._measure_at <= now:
+        if self.measure_at <= now:
             self._measure(now)
 
     # -- the workers -------------------------------------------------------------------------------
@@ -260,6 +301,9 @@ class Supervisor:
     def _reap(self) -> None:
         for pid, raw in children.reap_all():
             process = next((one for one in self.processes.values() if one.pid == pid), None)
+            if process is None and self.upgrade is not None and pid == self.upgrade.pid:
+                self.upgrade.judge(self, raw)
+                continue
             if process is None:
                 what = self.spawned.pop(pid, "")
                 if what and raw:
@@ -287,9 +331,9 @@ class Supervisor:
         """Arrange when to look at the workers next, if there is anything to look for."""
         now = time.monotonic()
         hang = self._hang_seconds()
-        self._look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
+        self.look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
         watched = self.kit.plan.service.max_memory > 0
-        self._measure_at = now + _MEASURED_EVERY if watched else float("inf")
+        self.measure_at = now + _MEASURED_EVERY if watched else float("inf")
 
     def _hang_seconds(self) -> float:
         return self.kit.plan.service.hang_seconds
@@ -300,7 +344,7 @@ class Supervisor:
         Asked, so that also code that never lets go of the interpreter's lock is found.
         """
         hang = self._hang_seconds()
-        self._look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
+        self.look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
         for process in list(self.processes.values()):
             if process.asked_at and now - process.asked_at >= hang > 0:
                 self.happen(events.Hung(worker=process.number, jitter=actions.throw_dice()))
@@ -308,7 +352,7 @@ class Supervisor:
                 process.asked_at = now
 
     def _measure(self, now: float) -> None:
-        self._measure_at = now + _MEASURED_EVERY
+        self.measure_at = now + _MEASURED_EVERY
         for process in list(self.processes.values()):
             memory = actions.measure(process.pid)
             self.happen(events.Measured(worker=process.number, memory=memory))

@@ -9,9 +9,13 @@ from forkfirst.unix import channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from forkfirst.unix.channel import Field, Report
+
+
+_TOLD = ("began", "status", "how", "hint", "asked_at")
 
 
 class Process:
@@ -28,7 +32,9 @@ class Process:
         asked_at: When it was asked for its pulse and has not answered since; 0.0 if it has.
     """
 
-    def __init__(self, number: int, generation: int, pid: int, fd: int, lifeline: int) -> None:
+    def __init__(  # noqa: PLR0913 - what a process is known by
+        self, number: int, generation: int, pid: int, fd: int, lifeline: int, *, held: bytes = b""
+    ) -> None:
         self.number = number
         self.generation = generation
         self.pid = pid
@@ -40,9 +46,28 @@ class Process:
         self.asked_at = 0.0
         self.fd = fd
         self._lifeline = lifeline
-        self._reader = channel.Reader(fd)
+        self._reader = channel.Reader(fd, held)
         self._open = True
         os.set_blocking(fd, False)  # a worker that is stuck must not hold up the others
+
+    def hand_over(self) -> dict[str, Any]:
+        """Return what `take_over` makes the same of, in a process with its descriptors."""
+        told = {name: getattr(self, name) for name in _TOLD}
+        return {
+            **told,
+            "worker": [self.number, self.generation, self.pid, self.fd, self._lifeline],
+            "open": self._open,
+            "held": self._reader.held.decode("latin-1"),
+        }
+
+    @classmethod
+    def take_over(cls, data: Mapping[str, Any]) -> Process:
+        """Return the worker that another process of this pid has had."""
+        process = cls(*data["worker"], held=data["held"].encode("latin-1"))
+        for name in _TOLD:
+            setattr(process, name, data[name])
+        process._open = data["open"]
+        return process
 
     @property
     def is_heard(self) -> bool:

@@ -27,14 +27,16 @@ _STACKS_WITHIN = 1.0
 def serve(supervisor: Supervisor) -> None:
     """Install the log, and make the control server that the loop drives."""
     start = supervisor.start
-    facts = start.facts = answers.Facts(start.plan, began=time.time(), listeners=())
+    if start.facts is None:  # else they are those of an upgrade
+        start.facts = answers.Facts(start.plan, began=time.time(), listeners=())
+    facts = start.facts
     if start.log >= 0:
         service = start.plan.service
         facts.log = log_file.Log(
             path=start.plan.places.log, max_bytes=service.log_size, keep=service.log_keep
         )
         facts.log.install()
-    supervisor.control = start.plan.places.control_socket
+    supervisor.control = supervisor.control or start.plan.places.control_socket
     if start.control < 0:  # under a manager; a name of the kernel's leaves no file
         supervisor.control = f"@forkfirst-{os.getpid()}-{os.urandom(8).hex()}"
         start.control = server.open_socket("\0" + supervisor.control[1:])
@@ -49,6 +51,7 @@ def serve(supervisor: Supervisor) -> None:
             "scale": lambda request: _scale(supervisor, request),
             "declared": lambda _: {"listeners": list(supervisor.kit.addresses)},
             "reload": lambda request: reloading.take_over(supervisor, request),
+            "upgrade": lambda request: _upgrade(supervisor, request),
         },
         allowed_uids=frozenset({os.geteuid()}),
     )
@@ -155,6 +158,12 @@ def _scale(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]
     before = supervisor.count_asked()
     supervisor.happen(events.ScaleAsked(workers=wanted))
     return {"before": before, "workers": wanted}
+
+
+def _upgrade(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
+    from forkfirst.stages.upgrade import upgrading  # noqa: PLC0415 - only for an upgrade
+
+    return upgrading.begin(supervisor, request)
 
 
 def rotate(supervisor: Supervisor, *, only_if_full: bool = False) -> dict[str, Any]:
