@@ -7,7 +7,7 @@ import time
 
 from forkfirst import config, errors
 from forkfirst.cli import known
-from forkfirst.unix import channel
+from forkfirst.stages.upgrade import outcome
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from forkfirst.cli.known import KnownService
-    from forkfirst.unix.channel import Report
+    from forkfirst.stages.upgrade.outcome import Outcome
 
 _TIMEOUT = "30s"
 _MARGIN_SECONDS = 15.0
@@ -53,16 +53,15 @@ def run(_: str, arguments: argparse.Namespace) -> int:
     origin = config.Origin("command line", os.getcwd(), prefix="--")
     seconds = config.read_seconds("timeout", arguments.timeout, origin)
     try:
-        report = _ask(service, seconds)
+        became = _ask(service, seconds)
     except errors.ForkfirstError as error:
         error.args = (f'cannot upgrade "{service.name}": {error}',)
         raise
-    fields = report.fields
-    if report.kind != "upgraded":
-        raise _make_failure(service.name, report)
+    if became.reason:
+        raise _make_failure(service.name, became)
     milliseconds = (time.monotonic() - began) * 1000
     print(
-        f"{service.name}: upgraded, forkfirst {fields['before']!s} → {fields['after']!s}, "
+        f"{service.name}: upgraded, forkfirst {became.before} → {became.after}, "
         f"after {milliseconds:.0f} ms; its workers were not touched"
     )
     return 0
@@ -75,29 +74,28 @@ def _check_supervised(service: KnownService) -> None:
         raise errors.UsageError(message, hint=hint)
 
 
-def _ask(service: KnownService, seconds: float) -> Report:
-    receive, send = channel.open_channel()
+def _ask(service: KnownService, seconds: float) -> Outcome:
+    receive, send = outcome.open_answer()
     try:
         service.ask("upgrade", seconds=10.0, passing=[send], proof_seconds=seconds)
     finally:
         os.close(send)
     try:
-        report = channel.Reader(receive).receive(seconds + _MARGIN_SECONDS)
+        became = outcome.wait(receive, seconds + _MARGIN_SECONDS)
     except TimeoutError as error:
         message = f"no answer after {seconds + _MARGIN_SECONDS:g} s"
         raise errors.StuckError(message) from error
-    if report is None:
+    if became is None:
         message = "the service ended meanwhile"
         raise errors.NotRunningError(message)
-    return report
+    return became
 
 
-def _make_failure(name: str, report: Report) -> errors.ForkfirstError:
+def _make_failure(name: str, became: Outcome) -> errors.ForkfirstError:
     """Show what the new forkfirst wrote; return what to say of it."""
-    fields = report.fields
-    output = str(fields["output"])
-    if output:
-        os.write(2, output.encode(errors="backslashreplace"))
-    shown = " (its output is above)" if output else ""
-    hint = str(fields["hint"]) or "the supervisor from before goes on, with its workers"
-    return errors.ForkfirstError(f'cannot upgrade "{name}": {fields["reason"]!s}{shown}', hint=hint)
+    shown = ""
+    if became.output:
+        os.write(2, became.output.encode(errors="backslashreplace"))
+        shown = " (its output is above)"
+    hint = became.hint or "the supervisor from before goes on, with its workers"
+    return errors.ForkfirstError(f'cannot upgrade "{name}": {became.reason}{shown}', hint=hint)

@@ -14,8 +14,8 @@ from forkfirst import __version__, errors
 from forkfirst.control.caller import Caller
 from forkfirst.stages import apply, fork_first
 from forkfirst.stages.supervise import actions, loop, told  # noqa: F401 - all of it, for the proof
-from forkfirst.stages.upgrade import state
-from forkfirst.unix import lifeline, session, stdio
+from forkfirst.stages.upgrade import outcome, state
+from forkfirst.unix import session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,15 +28,14 @@ if TYPE_CHECKING:
 def main() -> NoReturn:
     """Be what the arguments say; leave by `_exit`, always.
 
-    They are two parts of the path of modules, the role, the descriptor of the state, and for a
-    proof that of the lifeline; what follows is only for who looks at the list of processes.
+    They are two parts of the path of modules, the role, and the descriptor of the state; what
+    follows has been used already, or is only for who looks at the list of processes.
     """
     gc.disable()  # until all is loaded; the supervisor turns it on
-    role, file, tie = sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+    role, file = sys.argv[3], int(sys.argv[4])
     sys.argv[:] = ["forkfirst"]
     try:
         if role == "prove":
-            lifeline.hold(tie)  # anew: the old one might have died before the first time
             _prove(file)
         else:
             _take_over(file)
@@ -87,6 +86,7 @@ def _go_on(supervisor: Supervisor, data: Mapping[str, Any]) -> int:
     for one in data["callers"]:
         server.adopt(Caller.take_over(one))
     supervisor.say(f"upgraded: forkfirst {data['forkfirst']} → {__version__}")
-    state.send_outcome(data["answer"], "upgraded", before=data["forkfirst"], after=__version__)
+    done = outcome.Outcome(before=data["forkfirst"], after=__version__)
+    outcome.send(data["answer"], done)
     os.close(data["answer"])
     return supervisor.resume(data["signals"])

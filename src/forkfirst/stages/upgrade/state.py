@@ -7,7 +7,6 @@ another one is noticed. Times are those of CLOCK_MONOTONIC, which goes on.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 
@@ -19,15 +18,14 @@ from forkfirst.stages.supervise.kit import Kit
 from forkfirst.stages.supervise.loop import Supervisor
 from forkfirst.stages.supervise.process import Process
 from forkfirst.stages.upgrade import plain
-from forkfirst.unix import channel, descriptors, pidfile
+from forkfirst.unix import descriptors, pidfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from forkfirst.plan.order import Plan
-    from forkfirst.unix.channel import Field
+    from forkfirst.plan.plan import Plan
 
 FORMAT = 1
 """To be raised when a reader of the old form would do something wrong; a new field is no reason."""
@@ -78,6 +76,8 @@ def write(state: Mapping[str, Any]) -> int:
     Raises:
         OSError: There is no memory, or no descriptor, for it.
     """
+    import json  # noqa: PLC0415 - the control server has loaded it
+
     fd = descriptors.open_memory_file("forkfirst-state")
     rest = memoryview(json.dumps(state).encode("ascii"))
     while rest:
@@ -91,6 +91,8 @@ def read(fd: int) -> dict[str, Any]:
     Raises:
         ForkfirstError: It does not.
     """
+    import json  # noqa: PLC0415 - the control server will need it
+
     text = b""
     while part := os.pread(fd, _CHUNK, len(text)):
         text += part
@@ -147,14 +149,6 @@ def rebuild(state: Mapping[str, Any]) -> Supervisor:
     supervisor.control = state["start"]["control_name"]
     supervisor.look_at, supervisor.measure_at = state["look_at"], state["measure_at"]
     return supervisor
-
-
-def send_outcome(answer: int, kind: str, **fields: Field) -> None:
-    """Tell whoever waits at the other end of *answer*, if anybody still does."""
-    try:  # noqa: SIM105 - contextlib is not loaded here
-        channel.send(answer, kind, **fields)
-    except OSError:
-        pass
 
 
 # -- the parts -------------------------------------------------------------------------------------

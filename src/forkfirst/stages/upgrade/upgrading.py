@@ -19,7 +19,7 @@ import time
 from forkfirst import __version__, errors
 from forkfirst.stages.fork_first import explain
 from forkfirst.stages.fresh import interpreter
-from forkfirst.stages.upgrade import state
+from forkfirst.stages.upgrade import outcome, state
 from forkfirst.unix import children, descriptors, lifeline, signals, spawn, stdio
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ _SHOWN = 32 * 1024
 _STDOUT, _STDERR = 1, 2
 
 # The path first: what the new interpreter has by itself, and what this one was given besides. Then
-# a proof ties itself to this process, before it imports anything that could hang.
+# a proof ties itself to this process, as `unix.lifeline` does, before it imports what could hang.
 _CODE = (
     "import os, sys; own = sys.path[not sys.flags.safe_path:]; "
     "first, last = (one.split(os.pathsep) if one else [] for one in sys.argv[1:3]); "
@@ -46,9 +46,10 @@ _CODE = (
     " + [one for one in last if one not in own]; "
 )
 _TIE = (
-    "import fcntl; tie = int(sys.argv[5]); set_signal = getattr(fcntl, 'F_SETSIG', None); "
+    "import fcntl, select; tie = int(sys.argv[5]); set_signal = getattr(fcntl, 'F_SETSIG', None); "
     "set_signal and (fcntl.fcntl(tie, fcntl.F_SETOWN, os.getpid()), "
     "fcntl.fcntl(tie, set_signal, 9), fcntl.fcntl(tie, fcntl.F_SETFL, os.O_ASYNC)); "
+    "poll = select.poll(); poll.register(tie, select.POLLIN); poll.poll(0) and os._exit(1); "
 )
 _WORDS = 5  # two of the path, the role, two descriptors
 _ENTER = "from forkfirst.stages.upgrade.entry import main; main()"
@@ -143,7 +144,7 @@ class Upgrade:
         """Say that everything is as it was, and let go of what was for this upgrade alone."""
         supervisor.upgrade = None
         supervisor.say(f"not upgraded: {reason}")
-        state.send_outcome(self._answer, "failed", reason=reason, hint=hint, output=output)
+        outcome.send(self._answer, outcome.Outcome(reason=reason, hint=hint, output=output))
         for fd in self.descriptors():
             os.close(fd)
 
