@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support import other_user
 from support.load import REQUEST, Load
 from support.own_package import OwnPackage
 from support.service_home import PATIENCE, Done, holding, wait_gone
@@ -440,3 +442,37 @@ def _memory(pid: int) -> int:
     """Return the resident memory of *pid*, in KiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("VmRSS:")[2].split()[0])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("kept", [(), ("--keep-capability", "net_bind_service")])
+def test_a_service_that_gave_up_its_rights_has_no_more_and_no_less_after_it(
+    home: Home, kept: tuple[str, ...]
+) -> None:
+    """An exec gives back what is not given up for good, and takes what is not kept for it."""
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    other_user.open_home(home)
+    home.program("app.py", HELLO)
+    words = ("--user", "nobody", *kept, "--listen", "web=127.0.0.1:0", "--workers", 1)
+    done = other_user.forkfirst_as(home, "start", *words, "app.py:main")
+    assert done.status == 0, done
+    found = json.loads(other_user.forkfirst_as(home, "status", "app", "--json").out)
+    before = _rights(found["pid"])
+    done = other_user.forkfirst_as(home, "upgrade", "app")
+    assert done.status == 0, done
+    assert _rights(found["pid"]) == before
+    os.kill(found["workers"][0]["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while [one["worker"] for one in found["workers"] if one["state"] == "ready"] != [2]:
+        found = json.loads(other_user.forkfirst_as(home, "status", "app", "--json").out)
+        assert time.monotonic() < deadline
+    assert _rights(found["workers"][0]["pid"]) == before, "and so have the workers of the new one"
+    assert other_user.forkfirst_as(home, "stop", "app").status == 0
+
+
+def _rights(pid: int) -> tuple[list[str], int]:
+    """Return what *pid* may, and to whom its memory belongs: to root, if it cannot be dumped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kinds = ("Uid", "Gid", "Groups", "Cap", "NoNewPrivs")
+    return [line for line in lines if line.startswith(kinds)], Path(f"/proc/{pid}/fd").stat().st_uid

@@ -270,7 +270,10 @@ class Supervisor:
             self.note(process, report)
 
     def note(self, process: Process, report: Report) -> None:
-        """Deal with what a worker has said."""
+        """Deal with what a worker has said; after an upgrade it may be of another version.
+
+        So a field keeps its meaning for ever, and one that is new may be missing.
+        """
         fields = report.fields
         match report.kind:
             case "ready":
@@ -279,7 +282,7 @@ class Supervisor:
                 addresses = str(fields["addresses"]).split("\0") if kit.listeners else []
                 names = [name for name, _ in kit.listeners]
                 kit.described = list(zip(names, addresses, strict=True))
-                kit.runtime = str(fields["runtime"])
+                kit.runtime = str(fields.get("runtime", kit.runtime))
                 self.happen(events.Ready(worker=process.number))
             case "status":
                 process.status = str(fields["text"])

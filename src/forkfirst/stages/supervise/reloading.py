@@ -76,7 +76,7 @@ def _decode(text: str) -> Plan:
     try:
         plan: Plan = _pickle.loads(binascii.a2b_base64(text))
     except Exception as error:
-        message = "this supervisor is of another version of forkfirst: restart the service"
+        message = "this supervisor is of another version of forkfirst: `forkfirst upgrade` it first"
         raise errors.ForkfirstError(message) from error
     return plan
 

@@ -232,6 +232,7 @@ def _describe_kit(kit: Kit) -> dict[str, Any]:
         "plan": _describe_plan(kit.plan),
         "listeners": kit.listeners,
         "described": kit.described,
+        "runtime": kit.runtime,
     }
 
 
@@ -239,6 +240,7 @@ def _rebuild_kit(data: Mapping[str, Any]) -> Kit:
     listeners = [(name, fd) for name, fd in data["listeners"]]
     kit = Kit(_rebuild_plan(data["plan"]), listeners)
     kit.described = [(name, address) for name, address in data["described"]]
+    kit.runtime = data["runtime"]
     return kit
 
 
