@@ -174,6 +174,23 @@ def test_a_worker_that_drains_is_waited_for_by_the_new_supervisor(home: Home) ->
     _wait_until(home, lambda found: [one["generation"] for one in found["workers"]] == [2, 2])
 
 
+def test_a_worker_that_starts_is_waited_for_even_if_it_says_less(
+    home: Home, package: OwnPackage
+) -> None:
+    """It is of the version before, and speaks as that did: here without naming its runtime."""
+    gate = home.directory / "gate"
+    waits = f"    await asyncio.to_thread(open({str(gate)!r}).read)\n    context.ready("
+    with package.change("stages/supervise/worker.py", "runtime=self._facts.runtime,", ""):
+        _start(home, workers=1)
+        os.mkfifo(gate)
+        home.program("app.py", HELLO.replace("    context.ready(", waits))
+        assert home.forkfirst("scale", "app", 2).status == 0
+        _wait_until(home, lambda found: _count(found, "starting") == 1)
+        assert _upgrade(home).status == 0
+    gate.write_text("")
+    _wait_until(home, lambda found: _count(found, "ready") == 2)
+
+
 def test_who_is_asking_is_answered_by_the_new_supervisor(home: Home) -> None:
     """Half a question was read by the old one; only in its memory is it still to be had."""
     _start(home, workers=1)
