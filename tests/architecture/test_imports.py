@@ -56,6 +56,15 @@ _COSTLY_BUT_NEEDED: dict[str, dict[str, str]] = {
         ("tomllib", "pathlib", "typing", "msgspec"), "read only where there is a configuration file"
     ),
     **{
+        place: dict.fromkeys(names, "loaded when a reload is asked for")
+        for place, names in {
+            "stages/succession/asked.py": ("threading",),
+            "stages/succession/predecessor.py": ("contextlib", "threading"),
+            "stages/succession/process.py": ("contextlib",),
+            "stages/succession/successor.py": ("contextlib", "threading"),
+        }.items()
+    },
+    **{
         place: {"socket": "loaded only where there is a listener, or a manager to be told"}
         for place in (
             "unix/sockets.py",

@@ -2,86 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from support.hello import (
+    FAILS,
+    HANGS,
+    ask,
+    connect,
+    read_word,
+    reload,
+    wait_until,
+    write,
+    write_text,
+)
 from support.load import REQUEST, Load
 from support.service_home import PATIENCE, PROGRAMS, talk
-from support.source_tree import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.service_home import Done, Home
+    from support.service_home import Home
 
-HELLO = (ROOT / "examples" / "hello.py").read_text(encoding="utf-8")
-FAILS = "async def main(context):\n    raise RuntimeError('no database today')\n"
-HANGS = "import asyncio\nasync def main(context):\n    await asyncio.sleep(3600)\n"
-_COUNT = itertools.count()
 ILL = "    context.healthy = lambda: 'its cache is cold'\n"
 
 
-def _write(home: Home, word: str, **changes: str) -> Path:
-    """Write the example's program so that it answers *word*, of five letters."""
-    text = HELLO.replace("hello\\n", f"{word}\\n")
-    # Never of the same size: Python takes a file of the same second and size for the same file.
-    text += f"# {next(_COUNT) * 'x'}\n"
-    for before, after in changes.items():
-        assert before in text
-        text = text.replace(before, after)
-    return home.program("app.py", text)
-
-
-def _write_text(home: Home, text: str) -> None:
-    home.program("app.py", text)
-
-
 def _start(home: Home, *flags: object, word: str = "first", workers: int = 2) -> None:
-    program = _write(home, word)
+    program = write(home, word)
     listen = () if "--listen" in flags else ("--listen", "web=127.0.0.1:0")
     home.start(f"{program}:main", *listen, "--workers", workers, *flags)
-
-
-def _reload(home: Home, *flags: object) -> Done:
-    return home.forkfirst("reload", "app", *flags)
-
-
-def _ask(address: tuple[str, int] | str) -> bytes:
-    """Ask over a connection of its own, and return the word."""
-    with _connect(address) as connection:
-        connection.sendall(REQUEST)
-        return _read_word(connection)
-
-
-def _connect(address: tuple[str, int] | str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-    connection.settimeout(PATIENCE)
-    connection.connect(address)
-    return connection
-
-
-def _read_word(connection: socket.socket) -> bytes:
-    octets = b""
-    while b"\r\n\r\n" not in octets or not octets.endswith(b"\n"):
-        more = connection.recv(4096)
-        assert more, "the connection was cut"
-        octets += more
-    return octets.rpartition(b"\r\n\r\n")[2].strip()
-
-
-def _wait_until(home: Home, holds: Any) -> dict[str, Any]:
-    deadline = time.monotonic() + PATIENCE
-    while not holds(found := home.status("app")):
-        assert time.monotonic() < deadline, found
-    return found
 
 
 # -- new code -------------------------------------------------------------------------------------
@@ -91,14 +47,14 @@ def test_new_code_serves_and_the_process_to_watch_is_the_same(home: Home) -> Non
     """What a deployment wants; the pid stays, so nobody who supervises is disturbed."""
     _start(home)
     pid, address = home.pid("app"), home.address("app")
-    assert _ask(address) == b"first"
-    _write(home, "other")
-    done = _reload(home)
+    assert ask(address) == b"first"
+    write(home, "other")
+    done = reload(home)
     assert (done.status, done.err) == (0, ""), done
     assert done.out.startswith("app: reloaded, generation 2 serves after ")
-    assert {_ask(address) for _ in range(8)} == {b"other"}
+    assert {ask(address) for _ in range(8)} == {b"other"}
     assert home.pid("app") == pid
-    found = _wait_until(home, lambda found: len(found["workers"]) == 2)
+    found = wait_until(home, lambda found: len(found["workers"]) == 2)
     assert {one["generation"] for one in found["workers"]} == {2}
 
 
@@ -109,8 +65,8 @@ def test_no_request_is_lost_by_reloads_under_load(home: Home, kind: str) -> None
     _start(home, "--listen", f"web={address}")
     with Load(home.address("app")) as load:
         for word in ("other", "third", "first"):
-            _write(home, word)
-            assert _reload(home).status == 0
+            write(home, word)
+            assert reload(home).status == 0
             load.wait_for_more(100)
     assert load.failures == []
     assert load.words == [b"first\n", b"other\n", b"third\n"]
@@ -128,7 +84,7 @@ def test_no_request_is_lost_by_twenty_reloads(
     _start(home, "--listen", f"web={address}", "--runtime", runtime, workers=workers)
     with Load(home.address("app"), clients=32) as load:
         for _ in range(20):
-            assert _reload(home).status == 0
+            assert reload(home).status == 0
             load.wait_for_more(200)
     assert load.failures == []
 
@@ -136,28 +92,28 @@ def test_no_request_is_lost_by_twenty_reloads(
 def test_a_request_that_was_half_sent_is_finished_by_who_began_it(home: Home) -> None:
     """Its connection was accepted by the old worker, who has promised to answer."""
     _start(home, workers=1)
-    with _connect(home.address("app")) as connection:
+    with connect(home.address("app")) as connection:
         connection.sendall(REQUEST)
-        assert _read_word(connection) == b"first"  # so it was accepted
+        assert read_word(connection) == b"first"  # so it was accepted
         connection.sendall(REQUEST[:10])
-        _write(home, "other")
-        assert _reload(home).status == 0
+        write(home, "other")
+        assert reload(home).status == 0
         connection.sendall(REQUEST[10:])
-        assert _read_word(connection) == b"first"
+        assert read_word(connection) == b"first"
         assert connection.recv(1) == b"", "and closed after its answer"
 
 
 def test_a_quiet_connection_is_closed_and_not_kept_for_the_grace_period(home: Home) -> None:
     """Ten thousand idle clients must not keep old code alive."""
     _start(home, workers=1)
-    with _connect(home.address("app")) as connection:
+    with connect(home.address("app")) as connection:
         connection.sendall(REQUEST)
-        assert _read_word(connection) == b"first"
+        assert read_word(connection) == b"first"
         began = time.monotonic()
-        assert _reload(home).status == 0
+        assert reload(home).status == 0
         assert connection.recv(1) == b""
         assert time.monotonic() - began < 5
-    _wait_until(home, lambda found: len(found["workers"]) == 1)
+    wait_until(home, lambda found: len(found["workers"]) == 1)
 
 
 # -- bad code -------------------------------------------------------------------------------------
@@ -181,8 +137,8 @@ def test_bad_code_leaves_the_old_one_serving_and_is_told(
     _start(home, *flags)
     before = home.status("app")["workers"]
     with Load(home.address("app")) as load:
-        _write_text(home, text)
-        done = _reload(home)
+        write_text(home, text)
+        done = reload(home)
         load.wait_for_more(50)
     assert done.status == 70, done
     assert done.out == ""
@@ -191,33 +147,31 @@ def test_bad_code_leaves_the_old_one_serving_and_is_told(
     assert done.err.endswith("the workers from before serve on, untouched\n") or "has no" in said[0]
     assert load.failures == []
     assert load.words == [b"first\n"]
-    after = _wait_until(home, lambda found: len(found["workers"]) == 2)["workers"]
+    after = wait_until(home, lambda found: len(found["workers"]) == 2)["workers"]
     assert [one["pid"] for one in after] == [one["pid"] for one in before]
-    assert _write(home, "other")
-    assert _reload(home).status == 0, "and the next one, mended, goes well"
+    assert write(home, "other")
+    assert reload(home).status == 0, "and the next one, mended, goes well"
 
 
 def test_an_ill_canary_is_the_end_of_a_reload(home: Home) -> None:
     """One worker that starts well and serves badly is better than all of them."""
     _start(home)
-    _write(
-        home, "other", **{'    context.ready(status="serving")\n': ILL + "    context.ready()\n"}
-    )
+    write(home, "other", **{'    context.ready(status="serving")\n': ILL + "    context.ready()\n"})
     with Load(home.address("app")) as load:
-        done = _reload(home, "--canary", "10%")
+        done = reload(home, "--canary", "10%")
         load.wait_for_more(50)
     assert done.status == 70
     assert "worker 3 is not healthy: its cache is cold" in done.err
     assert load.failures == []
-    assert _ask(home.address("app")) == b"first"
+    assert ask(home.address("app")) == b"first"
 
 
 def test_healthy_canaries_are_followed_by_the_rest(home: Home) -> None:
     """And then all of them serve."""
     _start(home, workers=3)
-    _write(home, "other")
-    assert _reload(home, "--canary", "34").status == 0
-    assert {_ask(home.address("app")) for _ in range(6)} == {b"other"}
+    write(home, "other")
+    assert reload(home, "--canary", "34").status == 0
+    assert {ask(home.address("app")) for _ in range(6)} == {b"other"}
 
 
 def test_in_the_commit_window_an_ill_generation_is_rolled_back(home: Home) -> None:
@@ -225,16 +179,14 @@ def test_in_the_commit_window_an_ill_generation_is_rolled_back(home: Home) -> No
     _start(home)
     before = home.status("app")["workers"]
     address = home.address("app")
-    _write(
-        home, "other", **{'    context.ready(status="serving")\n': ILL + "    context.ready()\n"}
-    )
+    write(home, "other", **{'    context.ready(status="serving")\n': ILL + "    context.ready()\n"})
     with Load(address) as load:
-        done = _reload(home, "--commit-window", "20s")
+        done = reload(home, "--commit-window", "20s")
         load.wait_for_more(50)
     assert done.status == 70, done
     assert "is not healthy: its cache is cold" in done.err
-    _wait_until(home, lambda found: len(found["workers"]) == 2)
-    assert {_ask(address) for _ in range(8)} == {b"first"}
+    wait_until(home, lambda found: len(found["workers"]) == 2)
+    assert {ask(address) for _ in range(8)} == {b"first"}
     after = home.status("app")["workers"]
     assert [one["pid"] for one in after] == [one["pid"] for one in before]
     assert load.failures == []
@@ -243,11 +195,11 @@ def test_in_the_commit_window_an_ill_generation_is_rolled_back(home: Home) -> No
 def test_when_the_commit_window_ends_well_the_old_generation_goes(home: Home) -> None:
     """Until then nobody new is served by it."""
     _start(home)
-    _write(home, "other")
+    write(home, "other")
     began = time.monotonic()
-    assert _reload(home, "--commit-window", "0.5s").status == 0
+    assert reload(home, "--commit-window", "0.5s").status == 0
     assert time.monotonic() - began >= 0.5
-    _wait_until(home, lambda found: {one["generation"] for one in found["workers"]} == {2})
+    wait_until(home, lambda found: {one["generation"] for one in found["workers"]} == {2})
 
 
 # -- new settings ---------------------------------------------------------------------------------
@@ -260,9 +212,7 @@ def _configure(home: Home, **settings: object) -> None:
 
 def test_settings_are_those_of_the_file_as_it_is_now(home: Home) -> None:
     """Listeners come and go in the same motion, and a socket that stays is never closed."""
-    _write(
-        home, "first", **{'context.listener("web")': "next(iter(context.listeners.values()))[0]"}
-    )
+    write(home, "first", **{'context.listener("web")': "next(iter(context.listeners.values()))[0]"})
     common = {"target": "app.py:main"}
     _configure(
         home, **common, listen=["web=127.0.0.1:0", f"old=unix:{home.directory}/old"], workers=1
@@ -273,10 +223,10 @@ def test_settings_are_those_of_the_file_as_it_is_now(home: Home) -> None:
         home, **common, listen=["web=127.0.0.1:0", f"new=unix:{home.directory}/new"], workers=3
     )
     with Load(address) as load:
-        assert _reload(home).status == 0
+        assert reload(home).status == 0
         load.wait_for_more(50)
     assert load.failures == []
-    found = _wait_until(home, lambda found: len(found["workers"]) == 3)
+    found = wait_until(home, lambda found: len(found["workers"]) == 3)
     assert [name for name, _ in found["listeners"]] == ["web", "new"]
     assert home.address("app") == address
     assert (home.directory / "new").is_socket()
@@ -287,43 +237,43 @@ def test_settings_are_those_of_the_file_as_it_is_now(home: Home) -> None:
 
 def test_a_reload_that_fails_takes_its_new_listeners_with_it(home: Home) -> None:
     """Untouched means that there is no new path either."""
-    _write(home, "first")
+    write(home, "first")
     common = {"target": "app.py:main", "workers": 1}
     _configure(home, **common, listen=["web=127.0.0.1:0"])
     home.start("app")
     _configure(home, **common, listen=["web=127.0.0.1:0", f"new=unix:{home.directory}/new"])
-    _write_text(home, FAILS)
-    assert _reload(home).status == 70
-    _wait_until(home, lambda found: len(found["workers"]) == 1)
+    write_text(home, FAILS)
+    assert reload(home).status == 70
+    wait_until(home, lambda found: len(found["workers"]) == 1)
     assert not (home.directory / "new").exists()
     _configure(home, **common, listen=["web=127.0.0.1:nonsense"])
-    assert _reload(home).status == 78
+    assert reload(home).status == 78
     _configure(home, target="app.py:main", listen=["web=127.0.0.1:0"])
-    assert "declared without workers" in _reload(home).err
+    assert "declared without workers" in reload(home).err
 
 
 def test_listeners_have_the_order_in_which_they_are_declared_now(home: Home) -> None:
     """A program that counts them finds them where the file says, not where they were opened."""
     order = '    context.status(" ".join(context.listeners))\n    await context.wait_stopping()\n'
-    _write(home, "first", **{"    await context.wait_stopping()\n": order})
+    write(home, "first", **{"    await context.wait_stopping()\n": order})
     common = {"target": "app.py:main", "workers": 1}
     _configure(home, **common, listen=["web=127.0.0.1:0", f"b=unix:{home.directory}/b"])
     home.start("app")
-    _wait_until(home, lambda found: found["status"] == "web b")
+    wait_until(home, lambda found: found["status"] == "web b")
     _configure(
         home,
         **common,
         listen=[f"b=unix:{home.directory}/b", f"a=unix:{home.directory}/a", "web=127.0.0.1:0"],
     )
-    assert _reload(home).status == 0
-    _wait_until(home, lambda found: found["status"] == "b a web")
+    assert reload(home).status == 0
+    wait_until(home, lambda found: found["status"] == "b a web")
 
 
 def test_what_was_scaled_by_hand_stays_unless_the_file_says_otherwise(home: Home) -> None:
     """An operator's number is not undone by the next deployment of code."""
     _start(home)
     home.forkfirst("scale", "app", 1)
-    assert _reload(home).status == 0
+    assert reload(home).status == 0
     assert home.status("app")["asked"] == 1
 
 
@@ -333,14 +283,14 @@ def test_what_was_scaled_by_hand_stays_unless_the_file_says_otherwise(home: Home
 def test_sighup_is_a_reload(home: Home) -> None:
     """For every manager whose word for it is a signal."""
     _start(home)
-    _write(home, "other")
+    write(home, "other")
     os.kill(home.pid("app"), signal.SIGHUP)
-    _wait_until(home, lambda found: {one["generation"] for one in found["workers"]} == {2})
-    assert _ask(home.address("app")) == b"other"
-    _write_text(home, FAILS)
+    wait_until(home, lambda found: {one["generation"] for one in found["workers"]} == {2})
+    assert ask(home.address("app")) == b"other"
+    write_text(home, FAILS)
     os.kill(home.pid("app"), signal.SIGHUP)
     _wait_for_log(home, "the reload that SIGHUP asked for exited with status 70")
-    assert _ask(home.address("app")) == b"other"
+    assert ask(home.address("app")) == b"other"
 
 
 def _wait_for_log(home: Home, text: str) -> None:
@@ -352,7 +302,7 @@ def _wait_for_log(home: Home, text: str) -> None:
 def test_a_second_reload_waits_or_is_refused(home: Home) -> None:
     """One at a time: two generations that both come up would be nobody's wish."""
     _start(home, "--ready-timeout", "3s")
-    _write_text(home, HANGS)
+    write_text(home, HANGS)
     with subprocess.Popen(
         home.words("reload", "app"),
         cwd=home.directory,
@@ -360,29 +310,15 @@ def test_a_second_reload_waits_or_is_refused(home: Home) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as first:
-        _wait_until(home, lambda found: found["state"] == "reloading")
-        refused = _reload(home, "--no-wait")
+        wait_until(home, lambda found: found["state"] == "reloading")
+        refused = reload(home, "--no-wait")
         assert refused.status == 70
         assert "another reload is in progress" in refused.err
-        _write(home, "other")
-        waited = _reload(home)
+        write(home, "other")
+        waited = reload(home)
         assert waited.status == 0, waited
         assert first.wait(PATIENCE) == 70
-    assert _ask(home.address("app")) == b"other"
-
-
-def test_one_process_without_a_supervisor_says_what_it_needs(home: Home) -> None:
-    """Not a stop and a start under the name of a reload."""
-    program = _write(home, "first")
-    home.start(f"{program}:main", "--listen", "web=127.0.0.1:0")
-    done = _reload(home)
-    assert done.status == 64
-    assert done.err == (
-        'forkfirst: cannot reload "app": it runs as one process, without a supervisor\n'
-        "  start it with --workers 1, or more\n"
-    )
-    home.stop("app")
-    assert _reload(home).status == 3
+    assert ask(home.address("app")) == b"other"
 
 
 def test_a_worker_killed_under_load_loses_only_what_it_had_in_hand(home: Home) -> None:
@@ -398,14 +334,14 @@ def test_a_worker_killed_under_load_loses_only_what_it_had_in_hand(home: Home) -
 def test_a_stop_lets_the_requests_finish(home: Home) -> None:
     """The half-sent request of one client is answered, though the service is to end."""
     _start(home, workers=1)
-    with _connect(home.address("app")) as connection:
+    with connect(home.address("app")) as connection:
         connection.sendall(REQUEST)
-        assert _read_word(connection) == b"first"
+        assert read_word(connection) == b"first"
         connection.sendall(REQUEST[:10])
         stop = home.open(*home.words("stop", "app"), stdout=subprocess.DEVNULL)
-        _wait_until(home, lambda found: found["state"] == "stopping")
+        wait_until(home, lambda found: found["state"] == "stopping")
         connection.sendall(REQUEST[10:])
-        assert _read_word(connection) == b"first"
+        assert read_word(connection) == b"first"
         assert stop.wait(PATIENCE) == 0
     assert home.list_processes() == {}
 
@@ -413,18 +349,18 @@ def test_a_stop_lets_the_requests_finish(home: Home) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_every_process_at_once_is_one_stop(home: Home, number: int) -> None:
     """A terminal and a service manager signal them all; with the supervisor's that makes two."""
-    program = _write(home, "first")
+    program = write(home, "first")
     words = (f"{program}:main", "--listen", "web=127.0.0.1:0", "--workers", 1)
     service = home.open(*home.words("run", *words), start_new_session=True)
-    _wait_until(home, lambda found: found["state"] == "ready")
-    with _connect(home.address("app")) as connection:
+    wait_until(home, lambda found: found["state"] == "ready")
+    with connect(home.address("app")) as connection:
         connection.sendall(REQUEST)
-        assert _read_word(connection) == b"first"
+        assert read_word(connection) == b"first"
         connection.sendall(REQUEST[:10])
         os.killpg(service.pid, number)
-        _wait_until(home, lambda found: found["state"] == "stopping")
+        wait_until(home, lambda found: found["state"] == "stopping")
         connection.sendall(REQUEST[10:])
-        assert _read_word(connection) == b"first"
+        assert read_word(connection) == b"first"
     assert service.wait(PATIENCE) == 0
 
 
@@ -443,9 +379,9 @@ def test_every_runtime_can_be_reloaded(home: Home, way: str) -> None:
     words = ("--name", "app", "--runtime", runtime, "--listen", "web=127.0.0.1:0")
     home.start(target, *words, "--workers", 2)
     assert talk(home.address("app")) == b"hello\n"
-    assert _reload(home).status == 0
+    assert reload(home).status == 0
     assert talk(home.address("app")) == b"hello\n"
-    _wait_until(home, lambda found: {one["generation"] for one in found["workers"]} == {2})
+    wait_until(home, lambda found: {one["generation"] for one in found["workers"]} == {2})
 
 
 def test_a_command_can_have_workers_and_be_reloaded(home: Home) -> None:
@@ -454,7 +390,7 @@ def test_a_command_can_have_workers_and_be_reloaded(home: Home) -> None:
     flags = ("--name", "app", "--listen", "web=127.0.0.1:0", "--settle", "0.1", "--workers", 2)
     home.start(*flags, "--", *command)
     assert talk(home.address("app")) == b"hello\n"
-    assert _reload(home).status == 0
+    assert reload(home).status == 0
     assert talk(home.address("app")) == b"hello\n"
     home.stop("app")
     assert home.list_processes() == {}
@@ -469,7 +405,7 @@ def test_a_manager_is_told_of_each_reload_and_of_its_end(home: Home) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         manager.settimeout(PATIENCE)
-        program = _write(home, "first")
+        program = write(home, "first")
         words = (f"{program}:main", "--listen", "web=127.0.0.1:0", "--workers", 2)
         environment = {**home.environment, "NOTIFY_SOCKET": path}
         service = home.open(*home.words("run", *words), env=environment)
@@ -477,7 +413,7 @@ def test_a_manager_is_told_of_each_reload_and_of_its_end(home: Home) -> None:
         service.send_signal(signal.SIGHUP)
         _hear(manager, b"RELOADING=1")
         assert _hear(manager, b"READY=1") == b"READY=1\nSTATUS=generation 2 serves"
-        _write_text(home, FAILS)
+        write_text(home, FAILS)
         service.send_signal(signal.SIGHUP)
         _hear(manager, b"RELOADING=1")
         assert b"not reloaded: the program failed" in _hear(manager, b"READY=1")
@@ -504,19 +440,19 @@ def test_a_program_that_declares_itself_reloads_with_its_new_declaration(home: H
         "    service.main()\n"
     )
 
-    def write(word: str, workers: int) -> Path:
+    def declare(word: str, workers: int) -> Path:
         text_ = text.replace("WORD", word).replace("WORKERS", str(workers))
         return home.program("app.py", text_)
 
-    program = write("one", 1)
+    program = declare("one", 1)
     python = home.words()[0]
     assert home.run(python, program, "start").status == 0
     assert (home.status("app")["status"], home.status("app")["asked"]) == ("one", 1)
-    write("three", 2)
+    declare("three", 2)
     assert home.run(python, program, "reload").status == 0
-    found = _wait_until(home, lambda found: len(found["workers"]) == 2)
+    found = wait_until(home, lambda found: len(found["workers"]) == 2)
     assert found["status"] == "three"
-    write("twelve", 1)
-    assert _reload(home).status == 0
-    _wait_until(home, lambda found: found["status"] == "twelve")
+    declare("twelve", 1)
+    assert reload(home).status == 0
+    wait_until(home, lambda found: found["status"] == "twelve")
     assert home.run(python, program, "run").status == 64

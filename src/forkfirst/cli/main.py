@@ -34,7 +34,7 @@ COMMANDS = {
     "listen": ("hold.listen", "open sockets for any command, and run it with them"),
     "stop": ("lifecycle", "stop a service, and wait until it is gone"),
     "restart": ("lifecycle", "stop a service, then start it as it was started before"),
-    "reload": ("reload", "replace the workers by new ones with the new code, without a gap"),
+    "reload": ("reload", "have the new code take over from the old, without a gap"),
     "upgrade": ("upgrade", "have a new forkfirst supervise a service, and nothing else change"),
     "scale": ("reload", "change how many workers a service has"),
     "status": ("observe", "say whether a service runs, and how it is"),

@@ -1,4 +1,4 @@
-"""`reload` and `scale`: the commands that change a service with workers while it serves."""
+"""`reload` and `scale`: the commands that change a service while it serves."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from forkfirst import config, errors
 from forkfirst.cli import declare, known, main
 from forkfirst.plan import order
 from forkfirst.stages import listeners, probe
+from forkfirst.stages import reload as reloading
 from forkfirst.stages.start import unlink_if_present
-from forkfirst.stages.supervise import reloading
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from typing import NoReturn
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
     from forkfirst.cli.known import KnownService
     from forkfirst.plan.plan import Plan
     from forkfirst.plan.service import Declaration
-    from forkfirst.stages.supervise.reloading import Answer
+    from forkfirst.stages.reload import Answer
 
 _START = ("-m", "forkfirst", "start")
 _SHOWN = 32 * 1024
-"""Bytes of the new workers' output, the last ones, that a failed reload copies to the terminal."""
+"""Bytes of the new code's output, the last ones, that a failed reload copies to the terminal."""
 _MARGIN_SECONDS = 15.0
 
 
@@ -63,11 +64,12 @@ def run(command: str, arguments: argparse.Namespace) -> int:
             control_socket=arguments.control.replace("@", "\0", 1),
             directory=arguments.chdir or service.directory,
             command=tuple(arguments.tail),
-            mode=order.FOREGROUND,
             log="",
         )
-    _check_supervised(service, command)
     if command == "scale":
+        if "workers" not in service.ask("status"):
+            message = f'cannot scale "{service.name}": it runs as one process, without a supervisor'
+            raise errors.UsageError(message, hint="start it with --workers 1, or more")
         answer = service.ask("scale", workers=arguments.workers)
         print(f"{service.name}: {answer['before']} → {answer['workers']} workers asked for")
         return 0
@@ -75,42 +77,67 @@ def run(command: str, arguments: argparse.Namespace) -> int:
 
 
 def reload(service: KnownService, arguments: argparse.Namespace) -> int:
-    """Replace the workers of *service* by ones with the code and the settings as they are now.
+    """Replace the processes of *service* by ones with the code and the settings as they are now.
 
     Raises:
-        ForkfirstError: The new workers did not become ready; the old ones serve as before.
+        ForkfirstError: The new ones did not become ready; the old ones serve as before.
     """
     began = time.monotonic()
     offset = _size_of(service.log)
-    declared = _declare_again(service, arguments)
-    host = probe.read_host(detaching=service.mode == order.DAEMON)
-    plan = order.plan_workers(declared, host, mode=service.mode or order.DAEMON)
+    there = _ask_what_is_there(service, arguments)
+    declared = _declare_again(service, arguments, supervised=there["supervised"])
+    host = probe.read_host(detaching=there["mode"] == order.DAEMON)
+    plan = order.plan_workers(declared, host, mode=there["mode"])
     try:
-        receive = _hand_over(service, plan, wait=not arguments.no_wait)
-        answer = _await_answer(receive, declared)
+        answer = _carry_out(service, plan, wait=not arguments.no_wait)
     except errors.ForkfirstError as error:
         error.args = (f'cannot reload "{service.name}": {error}',)
         raise
-    if not answer.generation:
+    if answer.reason:
         shown = _show_output(service.log, offset)
         message = f'cannot reload "{service.name}": {answer.reason}{shown}'
-        hint = answer.hint or "the workers from before serve on, untouched"
-        raise errors.ProgramFailedError(message, hint=hint)
+        before = (
+            "workers from before serve" if there["supervised"] else "process from before serves"
+        )
+        raise errors.ProgramFailedError(message, hint=answer.hint or f"the {before} on, untouched")
+    who = f"generation {answer.generation}" if answer.generation else f"pid {answer.pid}"
     milliseconds = (time.monotonic() - began) * 1000
-    print(
-        f"{service.name}: reloaded, generation {answer.generation} serves "
-        f"after {milliseconds:.0f} ms"
-    )
+    print(f"{service.name}: reloaded, {who} serves after {milliseconds:.0f} ms")
     return 0
 
 
-def _check_supervised(service: KnownService, command: str) -> None:
-    if "workers" not in service.ask("status"):
-        message = f'cannot {command} "{service.name}": it runs as one process, without a supervisor'
-        raise errors.UsageError(message, hint="start it with --workers 1, or more")
+def _carry_out(service: KnownService, plan: Plan, *, wait: bool) -> Answer:
+    """Hand *plan* over, and wait for what becomes of it; again while the service moves on."""
+    while True:
+        there = service.ask("declared")["listeners"]
+        receive = _hand_over(service, plan, there, wait=wait)
+        try:
+            answer = _await_answer(receive, plan.service)
+        finally:
+            os.close(receive)
+        if not answer.moved:
+            return answer
 
 
-def _declare_again(service: KnownService, arguments: argparse.Namespace) -> Declaration:
+def _ask_what_is_there(service: KnownService, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the service says of itself, if it can be reloaded as is asked for."""
+    there = service.ask("declared")
+    if there["refused"]:
+        message = f'cannot reload "{service.name}": {there["refused"]}'
+        raise errors.UsageError(message, hint=there["hint"])
+    for flag in ("canary", "commit_window"):
+        if getattr(arguments, flag) is not None and not there["supervised"]:
+            message = (
+                f'cannot reload "{service.name}" with --{flag.replace("_", "-")}: '
+                "it runs as one process, without a supervisor"
+            )
+            raise errors.UsageError(message, hint="start it with --workers 1, or more")
+    return there
+
+
+def _declare_again(
+    service: KnownService, arguments: argparse.Namespace, *, supervised: bool
+) -> Declaration:
     """Make the declaration from the recorded command line and the files as they are now."""
     declared: Declaration | None = getattr(arguments, "declaration", None)
     if declared is None and service.command[1:4] != _START and "start" in service.command:
@@ -126,8 +153,9 @@ def _declare_again(service: KnownService, arguments: argparse.Namespace) -> Decl
     if not found:
         message = f'cannot reload "{service.name}": it is not declared any more'
         raise errors.ConfigError(message)
-    if not found[0].workers:
-        message = f'cannot reload "{service.name}": it is now declared without workers'
+    if supervised != bool(found[0].workers):
+        how = "without" if supervised else "with"
+        message = f'cannot reload "{service.name}": it is now declared {how} workers'
         raise errors.ConfigError(message, hint=f"forkfirst restart {service.name}")
     origin = config.Origin("command line", os.getcwd(), prefix="--")
     flags = {"canary": arguments.canary, "commit-window": arguments.commit_window}
@@ -150,9 +178,8 @@ def _ask_the_program(service: KnownService, arguments: argparse.Namespace) -> No
 # -- handing over ----------------------------------------------------------------------------------
 
 
-def _hand_over(service: KnownService, plan: Plan, *, wait: bool) -> int:
-    """Open what is new, pass everything to the supervisor, and return where its answer comes."""
-    there = service.ask("declared")["listeners"]
+def _hand_over(service: KnownService, plan: Plan, there: Sequence[str], *, wait: bool) -> int:
+    """Open what is not *there*, pass everything on, and return where the answer comes."""
     fresh = [one for one in plan.service.listeners if str(one) not in there]
     opened: list[int] = []
     receive, send = reloading.open_answer()
@@ -163,7 +190,9 @@ def _hand_over(service: KnownService, plan: Plan, *, wait: bool) -> int:
             seconds=10.0,
             passing=[send, *opened],
             plan=reloading.encode(plan),
+            declared=[(one.name, str(one), one.path or "") for one in plan.service.listeners],
             listeners=[str(one) for one in fresh],
+            ready_seconds=plan.service.ready_seconds,
             wait=wait,
         )
     except errors.ForkfirstError:
@@ -178,7 +207,7 @@ def _hand_over(service: KnownService, plan: Plan, *, wait: bool) -> int:
 
 
 def _await_answer(receive: int, declared: Declaration) -> Answer:
-    """Wait for what became of the reload; the supervisor keeps every limit itself."""
+    """Wait for what became of the reload; who carries it out keeps every limit."""
     starts = 1 + declared.workers  # one after the other, at the worst, and the canary's health
     seconds = 2 * (starts * declared.ready_seconds + declared.commit_seconds) + _MARGIN_SECONDS
     try:

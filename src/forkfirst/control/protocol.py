@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+_LAST_WORD = b'{"ok":false,"error":"cannot answer"}\n'
 MAX_REQUEST = 64 * 1024
 """Bytes of the longest request, its line feed included."""
 
@@ -56,6 +57,14 @@ def encode(message: Mapping[str, Any], *, limit: int = MAX_ANSWER) -> bytes:
         text = f"a message of {len(line)} bytes is longer than {limit}"
         raise ForkfirstError(text)
     return line
+
+
+def encode_error(text: str, **fields: bool) -> bytes:
+    """Return the answer that says *text* of a failure; never raises."""
+    try:
+        return encode({"ok": False, "error": text, **fields})
+    except Exception:  # noqa: BLE001 - an error longer than an answer may be, say
+        return _LAST_WORD
 
 
 def decode(line: bytes | bytearray) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import stat
 import time
 
 from forkfirst.control.caller import Caller, read_peer_uid, refuse
-from forkfirst.control.protocol import decode_request, encode, open_address
+from forkfirst.control.protocol import decode_request, encode, encode_error, open_address
 from forkfirst.errors import CannotCreateError, ForkfirstError
 
 TYPE_CHECKING = False
@@ -33,7 +33,6 @@ THREAD_NAME = "forkfirst-control"
 _BACKLOG = 128
 _STACK_BYTES = 256 * 1024  # of the thread; the default of 8 MiB can become huge pages of 2 MiB
 _ACCEPT_PAUSE = 0.5  # seconds without accept(2) after the process ran out of descriptors
-_LAST_WORD = b'{"ok":false,"error":"cannot answer"}\n'
 _SPARES = 2  # descriptors kept: one for a caller, one for the files that answering it may read
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -136,6 +135,7 @@ class Server:
         self._callers: dict[int, Caller] = {}
         self._spares: list[int] = []
         self._accept_after = 0.0
+        self._paused = False
         self._wake: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -180,13 +180,21 @@ class Server:
         if self._thread is None:
             self._close()
             return True
-        if self._wake is not None:
-            os.write(self._wake[1], b"\0")
+        self._rouse()
         self._thread.join(seconds)
         if self._thread.is_alive():
             return False
         self._close_wake()
         return True
+
+    def pause(self, *, paused: bool) -> None:
+        """Accept nobody new, for others share the socket; or again. Any thread may call it."""
+        self._paused = paused
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._wake is not None:
+            os.write(self._wake[1], b"\0")
 
     def _run(self) -> None:
         while not self._stopping:
@@ -226,7 +234,8 @@ class Server:
             descriptor: select.POLLOUT if caller.wants_to_read else select.POLLIN
             for descriptor, caller in self._callers.items()
         }
-        if self._listener >= 0 and time.monotonic() >= self._accept_after:
+        may_accept = self._listener >= 0 and not self._paused
+        if may_accept and time.monotonic() >= self._accept_after:
             wanted[self._listener] = select.POLLIN
         if self._wake is not None:
             wanted[self._wake[0]] = select.POLLIN
@@ -260,6 +269,8 @@ class Server:
                 self._give_up(descriptor)
             elif descriptor == self._listener:
                 self._try_accept()
+            elif self._wake is not None and descriptor == self._wake[0]:
+                os.read(descriptor, 16)
         for caller in list(self._callers.values()):
             if caller.active <= idle_since:
                 self._hang_up(caller)
@@ -293,7 +304,7 @@ class Server:
         uid = read_peer_uid(stream)
         if uid not in self._allowed_uids:
             who = "a caller this system says nothing of" if uid is None else f"uid {uid}"
-            refuse(stream, _encode_error(f"not permitted for {who}", refused=True))
+            refuse(stream, encode_error(f"not permitted for {who}", refused=True))
             return
         while len(self._callers) >= self._max_connections:
             self._hang_up(min(self._callers.values(), key=lambda each: each.idleness))
@@ -360,24 +371,17 @@ class Server:
             answer = self._answers.get(request["ask"])
             if answer is None:
                 known = ", ".join(sorted(self._answers))
-                return _encode_error(f"there is no request {request['ask']!r}, only {known}")
+                return encode_error(f"there is no request {request['ask']!r}, only {known}")
             return encode({"ok": True, **answer(request)})
         except ForkfirstError as error:
-            return _encode_error(str(error))
+            return encode_error(str(error))
         except BaseException as error:  # noqa: BLE001 - SystemExit too: the thread must outlive it
-            return _encode_error(f"{type(error).__name__}: {error}")
+            return encode_error(f"{type(error).__name__}: {error}")
 
     def _hang_up(self, caller: Caller) -> None:
         self._callers.pop(caller.stream.fileno(), None)
         caller.close_descriptors()
         caller.stream.close()
-
-
-def _encode_error(text: str, **fields: bool) -> bytes:
-    try:
-        return encode({"ok": False, "error": text, **fields})
-    except Exception:  # noqa: BLE001 - an error longer than an answer may be, say
-        return _LAST_WORD
 
 
 def _block_signals() -> set[int]:

@@ -59,6 +59,7 @@ class Context:
         stored_descriptors: Name and descriptor of what was kept for it, and not taken yet.
         directories: Where its directories are, by the variables that may say otherwise.
         relay: Passes on what a command has said to its manager.
+        succeed: Begins a reload by a successor; returns whether this process may have one.
     """
 
     def __init__(  # noqa: PLR0913 - each is a fact of its own, and all are keywords
@@ -87,6 +88,7 @@ class Context:
         self.stored_descriptors: list[tuple[str, int]] = []
         self.directories: Mapping[str, str] = {}
         self.relay: Callable[..., object] = _ignore_all
+        self.succeed: Callable[[], bool] = lambda: False
         self._reloads: Reloads | None = None
         self._descriptors = tuple(listeners)
         self._sockets: dict[str, tuple[socket.socket, ...]] | None = None
@@ -187,8 +189,7 @@ class Context:
         self._cooperative = True
         from forkfirst.runtime import waiting  # noqa: PLC0415 - after READY, as a rule
 
-        turns = _TURNS_TO_A_HANDLER if self.supervised or self.held_outside else 0
-        await waiting.wait(lambda: self._stopping, self._wakers, turns=turns)
+        await waiting.wait(lambda: self._stopping, self._wakers, turns=self._count_turns)
 
     def wait_stopping_blocking(self, seconds: float | None = None) -> bool:
         """Wait like `wait_stopping`, for plain functions; return whether a stop was asked for.
@@ -206,8 +207,8 @@ class Context:
 
         The reload is done when this is called again, or when `ready` is: a manager is told of both
         (RELOADING=1, then READY=1), as `Type=notify-reload` wants it. Works on every runtime; the
-        first call must be in the main thread. A program that never calls it is ended by SIGHUP, as
-        any other, unless a manager is told: then SIGHUP changes nothing.
+        first call must be in the main thread. For a program that never calls it, SIGHUP is what
+        `forkfirst reload` is: another process, with the new code, takes over.
         """
         await self.take_reloads().wait()
 
@@ -335,9 +336,15 @@ class Context:
         if self._reloads is None:
             from forkfirst.runtime import outside  # noqa: PLC0415 - only for who reloads
 
-            self._reloads = outside.Reloads(self.name, self.outside or outside.NobodyOutside())
+            self._reloads = outside.Reloads(
+                self.name, self.outside or outside.NobodyOutside(), self.succeed
+            )
             self._reloads.install()
         return self._reloads
+
+    def _count_turns(self) -> int:
+        # Asked when it stops: that somebody else has the listeners as well may be new by then.
+        return _TURNS_TO_A_HANDLER if self.supervised or self.held_outside else 0
 
     def begin_stopping(self) -> None:
         """Tell everybody, once, that the program is to stop. A signal handler may call it."""

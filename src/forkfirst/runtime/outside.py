@@ -17,6 +17,7 @@ from forkfirst.runtime import waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from forkfirst.runtime.waiting import Wakers
@@ -62,12 +63,14 @@ class Reloads:
     """SIGHUP, made into something that the program waits for; the outside hears when it is done.
 
     A reload begins with the signal and is done when the program waits for the next one, or says
-    `Context.ready`. A program that waits for none has nothing to load anew: then that is said.
+    `Context.ready`. For a program that waits for none it is *succeed*, which returns whether there
+    may be a successor; if not, nothing is loaded anew, and that is said.
     """
 
-    def __init__(self, name: str, outside: Outside) -> None:
+    def __init__(self, name: str, outside: Outside, succeed: Callable[[], bool]) -> None:
         self._name = name
         self._outside = outside
+        self._succeed = succeed
         self._wakers: Wakers = []
         self._wanted = False
         self._under_way = False
@@ -111,6 +114,8 @@ class Reloads:
         if not self._listening:
             # The manager waits for both words; the program goes on as it is.
             self._outside.reloading()
+            if self._succeed():
+                return
             self._outside.reloaded()
             text = f"forkfirst: {self._name}: SIGHUP, and the program waits for no reload\n"
             with suppress(OSError):

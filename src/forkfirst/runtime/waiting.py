@@ -26,10 +26,16 @@ _idle_pipes: list[tuple[int, int]] = []
 """Used again and never closed: a waker may still be on its way to one."""
 
 
-async def wait(is_wished: Callable[[], bool], wakers: Wakers, *, turns: int = 0) -> None:
+def _no_turns() -> int:
+    return 0
+
+
+async def wait(
+    is_wished: Callable[[], bool], wakers: Wakers, *, turns: Callable[[], int] = _no_turns
+) -> None:
     """Wait until *is_wished*, under asyncio, uvloop, trio, or anyio on either.
 
-    On asyncio's, *turns* of the loop pass after a wish that had to be waited for.
+    On asyncio's, so many *turns* of the loop pass after a wish that had to be waited for.
     """
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
@@ -54,7 +60,9 @@ async def _wait_on_trio(trio: ModuleType, is_wished: Callable[[], bool], wakers:
         wakers.remove(wake)
 
 
-async def _wait_on_asyncio(is_wished: Callable[[], bool], wakers: Wakers, turns: int) -> None:
+async def _wait_on_asyncio(
+    is_wished: Callable[[], bool], wakers: Wakers, turns: Callable[[], int]
+) -> None:
     import asyncio  # noqa: PLC0415 - whoever runs this has it already
 
     event = asyncio.Event()
@@ -68,7 +76,7 @@ async def _wait_on_asyncio(is_wished: Callable[[], bool], wakers: Wakers, turns:
     try:
         if not is_wished():
             await event.wait()
-            for _ in range(turns):
+            for _ in range(turns()):
                 await asyncio.sleep(0)
     finally:
         wakers.remove(wake)

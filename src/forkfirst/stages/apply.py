@@ -186,11 +186,21 @@ def _unblock_signals(_: steps.UnblockSignals, __: Start) -> None:
     signals.unblock_all()
 
 
-def _clean_environment(step: steps.CleanEnvironment, _: Start) -> None:
+_OF_THE_MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""Variables that `managed.telling` takes out when it has read them."""
+
+
+def _clean_environment(step: steps.CleanEnvironment, start: Start) -> None:
     for name in step.remove:
         os.environ.pop(name, None)
+    start.environment = dict(os.environ)
+    for name in _OF_THE_MANAGER:
+        start.environment.pop(name, None)
+    declared = dict(start.plan.service.environment)
     for name, value in step.assign:
         os.environ[name] = value
+        if name not in declared:  # who the user is, once this has become another
+            start.environment[name] = value
 
 
 def _set_umask(step: steps.SetUmask, _: Start) -> None:

@@ -7,6 +7,7 @@ by `_exit`: above it on the stack are the frames of the launcher that it was for
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -18,6 +19,7 @@ from forkfirst.unix import channel, session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import ModuleType
     from typing import Any, NoReturn
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from forkfirst.stages.fork_first import Forked, Table
     from forkfirst.stages.start import Start
 
+_STDERR = 2
 _MODULES = {
     "asyncio": "asyncio_",
     "uvloop": "uvloop_",
@@ -92,9 +95,15 @@ class Telling:
     def stopping(self) -> None:
         """Note that the program was asked to stop."""
         self._facts.state = "stopping"
+        if self._start.predecessor is not None:
+            self._start.predecessor.stop()
 
     def begin(self, context: Context) -> None:
         """Have the program's *context*, before the program is there."""
+        context.succeed = lambda: _reload_by_signal(self._start)
+        if self._start.plan.mode == "daemon" and not context.supervised:
+            # Its default would end the service. A program may still take it for itself.
+            signal.signal(signal.SIGHUP, lambda *_: context.succeed())
 
     def left(self, status: int) -> None:
         """Hear with what status it ends."""
@@ -162,15 +171,26 @@ def _note_failure(facts: answers.Facts, error: BaseException) -> None:
 
 
 def _make_telling(start: Start, facts: answers.Facts) -> Telling:
-    if start.plan.mode != "daemon" and "JOURNAL_STREAM" in os.environ:
-        from forkfirst.stages.managed import telling  # noqa: PLC0415 - only under the journal
-
-        telling.log_to_journal(start.plan.service.name)
+    log_to_journal(start)
     if start.manager is None:
         return Telling(start, facts)
     from forkfirst.stages.managed import telling  # noqa: PLC0415 - only where there is one
 
     return telling.make_telling(start, facts, start.manager)
+
+
+def log_to_journal(start: Start) -> None:
+    """Let the program's records have their levels, where its output goes to the journal."""
+    if start.plan.mode != "daemon" and "JOURNAL_STREAM" in os.environ:
+        from forkfirst.stages.managed import telling  # noqa: PLC0415 - only under the journal
+
+        telling.log_to_journal(start.plan.service.name)
+
+
+def _reload_by_signal(start: Start) -> bool:
+    from forkfirst.stages.succession import asked  # noqa: PLC0415 - when it is asked for
+
+    return asked.reload_by_signal(start)
 
 
 def _prepare(
@@ -232,23 +252,39 @@ def _import_runtime(name: str) -> Any:
 
 def serve_control(start: Start) -> None:
     """Install the log, then start the control thread, if there is a socket for it."""
+    start.module_path = list(sys.path)
+    facts = make_facts(start, has_log=start.log != NO_DESCRIPTOR)
+    if start.control == NO_DESCRIPTOR:
+        return  # whoever manages it has given it no place for one
+    start_server(start, facts)
+
+
+def make_facts(start: Start, *, has_log: bool) -> answers.Facts:
+    """Note what this service knows of itself, and put its output into the log if it has one."""
     facts = start.facts = answers.Facts(
         start.plan, began=time.time(), listeners=tuple(start.listeners)
     )
-    if start.log != NO_DESCRIPTOR:
+    if has_log:
         from forkfirst.unix import log_file  # noqa: PLC0415 - loaded already by OpenLog
 
         service = start.plan.service
         # It is not rotated before READY: a start that fails shows all of it, and leaves nothing.
         facts.log = log_file.Log(path=start.plan.places.log, keep=service.log_keep)
         facts.log.install()
-    if start.control == NO_DESCRIPTOR:
-        return  # whoever manages it has given it no place for one
+    return facts
+
+
+def start_server(start: Start, facts: answers.Facts) -> None:
+    """Start the control thread.
+
+    Raises:
+        SystemRefusedError: No thread can be had.
+    """
     from forkfirst.control import server  # noqa: PLC0415 - loaded already by OpenControlSocket
 
     start.server = server.Server(
         start.control,
-        answers.make_answers(facts),
+        {**answers.make_answers(facts), **_make_reload_answers(start)},
         allowed_uids=frozenset({os.geteuid()}),
     )
     try:
@@ -257,6 +293,40 @@ def serve_control(start: Start) -> None:
         message = f"cannot start the control thread: {error}"
         hint = "the limit of processes (ulimit -u, pids.max) or the memory is used up"
         raise errors.SystemRefusedError(message, hint=hint) from error
+
+
+def _make_reload_answers(
+    start: Start,
+) -> dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]:
+    def declared(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        from forkfirst.stages.succession import asked  # noqa: PLC0415 - when it is asked for
+
+        return asked.describe(start)
+
+    def reload(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        from forkfirst.stages.succession import asked  # noqa: PLC0415 - as above
+
+        return asked.take_request(start, request)
+
+    return {"declared": declared, "reload": reload}
+
+
+# -- what it writes into its log itself ------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    """Write a line into the log. Not through `sys.stderr`: who is stuck may hold its lock."""
+    octets = f"forkfirst: {text}\n".encode(errors="backslashreplace")
+    try:
+        while octets:
+            octets = octets[os.write(_STDERR, octets) :]
+    except OSError:
+        return
+
+
+def show_stacks(facts: answers.Facts, what: str) -> None:
+    """Write where every thread and task is, of a process of which *what* is to be said."""
+    say(f"{what}; it waits here:\n{answers.describe_stacks(facts)}")
 
 
 # -- the end ---------------------------------------------------------------------------------------
@@ -275,6 +345,8 @@ def _leave(start: Start, status: int) -> NoReturn:
         atexit._run_exitfuncs()  # noqa: SLF001 - the same, for `atexit`
     except BaseException as error:  # noqa: BLE001 - the files must go, whatever a handler raised
         _show_exception(error)
+    if start.predecessor is not None:
+        start.predecessor.end()
     if start.server is not None:
         start.server.stop()
     start.tidy()

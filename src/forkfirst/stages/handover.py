@@ -26,7 +26,8 @@ def hand_over(start: Start) -> None:
     descriptors = start.descriptors()
     given = [fd for fd in descriptors if fd != NO_DESCRIPTOR]
     holes = [fd == NO_DESCRIPTOR for fd in descriptors]
-    message = (start.plan, names, start.paths, start.log_offset, holes)
+    again = (start.command, start.directory)
+    message = (start.plan, names, start.paths, start.log_offset, holes, again)
     try:  # noqa: SIM105 - contextlib is not loaded before a fork
         passage.send(forked.sender, _pickle.dumps(message), given)
     except (BrokenPipeError, ConnectionResetError):
@@ -42,8 +43,8 @@ def take_over(forked: Forked) -> Start | None:
         return None
     data, descriptors = received
     # Ours alone has written to it: the other end of this pair was never anybody else's.
-    plan, names, paths, log_offset, holes = _pickle.loads(data)
-    start = Start(plan, program=forked.program)
+    plan, names, paths, log_offset, holes, (command, directory) = _pickle.loads(data)
+    start = Start(plan, command=command, directory=directory, program=forked.program)
     taken = iter(descriptors)
     lock, start.log, start.control, *listeners = (
         NO_DESCRIPTOR if hole else next(taken) for hole in holes

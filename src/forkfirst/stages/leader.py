@@ -21,8 +21,10 @@ _WITHOUT_PIDFD = 50
 """Milliseconds between two looks at the service, where the kernel has no pidfd."""
 
 
-def watch(service: int, report_to: int) -> NoReturn:
-    """Report the end of *service* and leave; end the service if the launcher dies first.
+def watch(service: int, report_to: int, *, outlives: bool = False) -> NoReturn:
+    """Report the end of *service* and leave; if the launcher dies first, so does the service.
+
+    Unless it *outlives* who started it: a successor does.
 
     The launcher alone holds the reading end of the report, so its death shows on our writing end
     as POLLERR. That is no race with READY: a launcher that heard READY kills us before it leaves.
@@ -30,7 +32,7 @@ def watch(service: int, report_to: int) -> NoReturn:
     try:
         channel.send(report_to, "born", pid=service)
     except BrokenPipeError:
-        os.killpg(0, signal.SIGKILL)
+        _leave_unheard(outlives=outlives)
     pidfd = children.open_pidfd(service)
     poller = select.poll()
     poller.register(report_to, 0)  # POLLERR is always reported
@@ -39,8 +41,14 @@ def watch(service: int, report_to: int) -> NoReturn:
     while True:
         events = dict(poller.poll(None if pidfd is not None else _WITHOUT_PIDFD))
         if report_to in events:
-            os.killpg(0, signal.SIGKILL)  # the service, what it started, and ourselves
+            _leave_unheard(outlives=outlives)
         raw = children.waitpid_nohang(service)
         if raw is not None:
             channel.send(report_to, "exited", raw=raw)
             session.leave(0)
+
+
+def _leave_unheard(*, outlives: bool) -> NoReturn:
+    if not outlives:
+        os.killpg(0, signal.SIGKILL)  # the service, what it started, and ourselves
+    session.leave(0)

@@ -66,12 +66,16 @@ def look_up(path: str, owner: int | None = None) -> Found | None:
 class Running:
     """A process that holds the lock of a service, held by a handle: never another with its pid."""
 
-    def __init__(self, pid: int, pidfd: int | None) -> None:
+    def __init__(self, pid: int, pidfd: int | None, path: str, owner: int | None = None) -> None:
         self.pid = pid
         self._pidfd = pidfd
+        self._path = path
+        self._owner = owner
 
     def end(self, name: str, *, seconds: float, session: int = 0) -> Ended:
         """Ask it to stop, kill it after *seconds*, and wait until it is gone.
+
+        If a reload has made it another process meanwhile, that one as well.
 
         Args:
             name: The service, for the errors.
@@ -83,7 +87,7 @@ class Running:
             PermissionRefusedError: It is another user's.
             StuckError: It is still there although it was killed.
         """
-        own_session = session if session and session == self._read_session() else 0
+        own_session = session if session and session == self.read_session() else 0
         killed = False
         try:
             children.send_signal(self.pid, self._pidfd, signal.SIGTERM)
@@ -105,6 +109,9 @@ class Running:
             return Ended(pid=self.pid, seconds=seconds, gone_before=True)
         finally:
             self.close()
+        successor = self._find_successor(own_session) if own_session else None
+        if successor is not None:
+            return successor.end(name, seconds=seconds, session=session)
         left = end_session(own_session) if own_session else 0
         return Ended(pid=self.pid, seconds=seconds, killed=killed, left_behind=left)
 
@@ -114,7 +121,16 @@ class Running:
             os.close(self._pidfd)
             self._pidfd = None
 
-    def _read_session(self) -> int:
+    def _find_successor(self, session: int) -> Running | None:
+        """Return who has the lock by now, if it is a process of the same *session*."""
+        found = take(self._path, self._owner)
+        if found is None or (type(found) is Running and found.read_session() == session):
+            return found
+        found.close()
+        return None
+
+    def read_session(self) -> int:
+        """Return the session that it is in, or 0 if it is gone."""
         try:
             return os.getsid(self.pid)
         except OSError:
@@ -128,8 +144,7 @@ class Orphans(Running):
     """
 
     def __init__(self, pid: int, path: str) -> None:
-        super().__init__(pid, None)
-        self._path = path
+        super().__init__(pid, None, path)
 
     def end(self, name: str, *, seconds: float, session: int = 0) -> Ended:
         """Kill every process of *session*, if it is that of the dead service.
@@ -158,7 +173,7 @@ def take(path: str, owner: int | None = None) -> Running | None:
     while True:
         taken = pidfile.take_pidfd(path, owner)
         if taken is not None:
-            return Running(*taken)
+            return Running(*taken, path, owner)
         holder = pidfile.look_up_holder(path, owner)
         if holder is None:
             return None

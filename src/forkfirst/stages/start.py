@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from forkfirst.stages.answers import Facts
     from forkfirst.stages.fork_first import Forked
     from forkfirst.stages.managed.telling import Manager
+    from forkfirst.stages.succession.predecessor import Predecessor
     from forkfirst.unix.pidfile import PidFile
 
 
@@ -34,6 +35,7 @@ class Start:
         log_offset: Bytes in the log before this start.
         listeners: Name and descriptor of each listener, in the order of the declaration.
         control: The descriptor of the control socket, or `NO_DESCRIPTOR`.
+        control_name: Its name in the kernel after an "@", where it has no path.
         paths: Sockets that this start made: path, inode and device. They go when the service does.
         report_to: Where the service reports, or `NO_DESCRIPTOR`.
         child: What a fork returned, in the first process of a container.
@@ -51,6 +53,10 @@ class Start:
         replaced: A record that goes back to where it was when the service ends: its path, and what
             stood there before; or None.
         own_status: What the kernel says of the service, opened before its root changed; or None.
+        environment: The environment that it was started with, without what is declared for the
+            program: a successor's own declaration is assigned to that.
+        module_path: Where modules were looked for before the program was, for a successor.
+        predecessor: Who makes a successor of this process when a reload is asked for; None before.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Start:
         self.log_offset = 0
         self.listeners: list[tuple[str, int]] = []
         self.control = NO_DESCRIPTOR
+        self.control_name = ""
         self.paths: list[tuple[str, int, int]] = []
         self.report_to = NO_DESCRIPTOR
         self.child = NO_DESCRIPTOR
@@ -87,6 +94,9 @@ class Start:
         self.stored: list[tuple[str, int]] = []
         self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None
+        self.environment: dict[str, str] = {}
+        self.module_path: list[str] = []
+        self.predecessor: Predecessor | None = None
         self._undo: list[Callable[[], object]] = []
         self.replaced: tuple[str, bytes | None] | None = None
 
@@ -114,6 +124,14 @@ class Start:
             _try(lambda: unlink_if_same(path, inode, device))  # noqa: B023 - called at once
         if self.pid_file is not None:
             _try(self.pid_file.release)
+
+    def give_away(self) -> None:
+        """Leave lock and paths to the successor, which has them too: nothing of it is tidied."""
+        self.replaced = None
+        self.paths.clear()
+        if self.pid_file is not None:
+            self.pid_file.close()
+            self.pid_file = None
 
     def made_path(self, path: str) -> None:
         """Note that this start has just bound a socket to *path*."""

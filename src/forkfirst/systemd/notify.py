@@ -255,6 +255,23 @@ class Notifier:
             self.send("\n".join(fields), fds, pid=self.pid)
 
 
+def identify(pidfd: int | None) -> tuple[str, ...]:
+    """Return the field that tells the process behind *pidfd* from another with its pid, if any.
+
+    Only where the kernel gives each pidfd an inode of its own process (pidfs, Linux 6.9).
+
+    Source: sd_notify(3) MAINPIDFDID, systemd 257.
+    """
+    if pidfd is None:
+        return ()
+    own = os.pidfd_open(os.getpid())
+    try:
+        theirs = os.fstat(pidfd).st_ino
+        return () if theirs == os.fstat(own).st_ino else (f"MAINPIDFDID={theirs}",)
+    finally:
+        os.close(own)
+
+
 def remove_variable(environ: MutableMapping[str, str]) -> None:
     """Remove NOTIFY_SOCKET, so that no child of this process speaks for it."""
     environ.pop(VARIABLE, None)

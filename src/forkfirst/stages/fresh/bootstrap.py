@@ -53,6 +53,13 @@ def serve(_: str, module: str) -> None:
     child.wait_for_plan(_take_ends(), module, apply.TABLE)
 
 
+def succeed(module: str) -> None:
+    """Be the successor of a running service, or rather watch over it; see `succession`."""
+    from forkfirst.stages.succession import successor  # noqa: PLC0415 - only in this role
+
+    successor.lead(_take_ends(), module)
+
+
 def start(_: str) -> None:
     """Be the launcher for a program that spawns; see `commission`."""
     from forkfirst.stages.fresh import commission  # noqa: PLC0415 - only in this role
@@ -72,6 +79,7 @@ def examine(target: str, directory: str) -> None:
 _ROLES: dict[str, Callable[..., None]] = {
     "lead": lead,
     "serve": serve,
+    "succeed": succeed,
     "start": start,
     "examine": examine,
 }

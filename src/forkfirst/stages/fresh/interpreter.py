@@ -33,19 +33,28 @@ PATH, PATH_BEFORE = "PYTHONPATH", "FORKFIRST_PYTHONPATH"
 _CODE = "from forkfirst.stages.fresh.bootstrap import main; main()"
 
 
-def execute(
-    role: str, *words: str, descriptors: Mapping[int, int], own_session: bool = True
+def execute(  # noqa: PLR0913 - each is a fact of its own, and all but the role are keywords
+    role: str,
+    *words: str,
+    descriptors: Mapping[int, int],
+    own_session: bool = True,
+    own_group: bool = False,
+    environment: Mapping[str, str] | None = None,
+    path: Iterable[str] | None = None,
 ) -> int:
     """Start a fresh interpreter and return its pid. The caller must wait for it.
 
-    It has the directory, the environment, `sys.path` and the flags of this one, no signal blocked,
-    and *descriptors* (number there to number here) beside 0, 1 and 2.
+    It has the directory and the flags of this one, no signal blocked, and *descriptors* (number
+    there to number here) beside 0, 1 and 2.
 
     Args:
         role: What it is to be: a function of `bootstrap`.
         words: Arguments of that.
         descriptors: What it shall have.
         own_session: Whether it leads a session of its own.
+        own_group: Whether it leads a process group of its own.
+        environment: What it shall have, if not the environment of this one.
+        path: Where it looks for modules, if not in the `sys.path` of this one.
 
     Raises:
         ForkfirstError: The kernel refused.
@@ -56,9 +65,10 @@ def execute(
     code = _CODE if sys.flags.safe_path else f"import sys; del sys.path[:1]; {_CODE}"
     return spawn.spawn(
         (sys.executable, *list_flags(), "-c", code, role, *words),
-        _make_environment(),
+        _make_environment(environment, path),
         descriptors,
         own_session=own_session,
+        own_group=own_group,
     )
 
 
@@ -120,15 +130,17 @@ def _ends(forked: Forked) -> dict[int, int]:
     return {REPORT_TO: forked.report_to, RECEIVER: forked.receiver}
 
 
-def _make_environment() -> dict[str, str]:
-    environment = dict(os.environ)
+def _make_environment(
+    given: Mapping[str, str] | None, path: Iterable[str] | None
+) -> dict[str, str]:
+    environment = dict(os.environ if given is None else given)
     if PATH in environment:
         environment[PATH_BEFORE] = environment[PATH]
     else:
         environment.pop(PATH_BEFORE, None)
     entries = [
         os.path.abspath(entry)  # the empty one is the current directory
-        for entry in sys.path
+        for entry in (sys.path if path is None else path)
         if isinstance(entry, str) and os.pathsep not in entry
     ]
     environment[PATH] = os.pathsep.join(entries)

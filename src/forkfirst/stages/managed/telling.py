@@ -50,12 +50,15 @@ class Manager:
         notifier: For messages, or None where NOTIFY_SOCKET is not set.
         interval: Seconds between two feedings of the watchdog, or None where there is none.
         descriptor: Where a newline says READY, or `NO_DESCRIPTOR`.
+        follows: Whether the service may become another process: systemd is told of it and follows;
+            others only wait for the process that they started.
     """
 
     def __init__(self) -> None:
         self.notifier: notify.Notifier | None = None
         self.interval: float | None = None
         self.descriptor = NO_DESCRIPTOR
+        self.follows = False
         self._complained = False
 
     def hand_over(self) -> dict[str, Any]:
@@ -108,6 +111,16 @@ class Manager:
         self.tell(lambda notifier: notifier.stopping())
         self.tell(lambda notifier: notifier.extend_timeout(grace_seconds + _CLEAN_UP_SECONDS))
 
+    def say_succeeded(self, pid: int, pidfd: int | None, status: str) -> None:
+        """Say that *pid* is the service from now on, and ready; then say nothing more.
+
+        Returns when the manager has read it: after that this process may end, and is not missed.
+        """
+        fields = [f"MAINPID={pid}", *notify.identify(pidfd), "READY=1", f"STATUS={status}"]
+        self.tell(lambda notifier: notifier.send("\n".join(fields), pid=notifier.pid))
+        self.tell(lambda notifier: notifier.barrier())
+        self.notifier = None
+
     def say_failed(self, reason: str, error: BaseException | None, status: int) -> None:
         """Say why the service fails, with its errno if it has one, and its exit status."""
         cause = getattr(error, "__cause__", None)
@@ -129,6 +142,7 @@ class ManagedTelling(child.Telling):
 
     def begin(self, context: Context) -> None:
         """Watch over the program, and hear of the reloads that its manager wants."""
+        super().begin(context)
         context.outside = self
         context.relay = self.relay
         if not self._service.command:
@@ -265,6 +279,7 @@ def _tell_manager(step: managing.TellManager, start: Start) -> None:
         # Without a pid, so that the command feels addressed; what it says is relayed.
         os.environ["WATCHDOG_USEC"] = str(int(manager.interval * 2_000_000))
     manager.tell(lambda notifier: notifier.extend_timeout(step.ready_seconds))
+    manager.follows = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 def _manager_of(start: Start) -> Manager:

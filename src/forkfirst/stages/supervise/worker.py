@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _SHOW_STACKS_AT = 0.9
 """The share of the time to be ready after which a worker that is not says where it waits."""
-_STDERR = 2
 
 
 def fork_worker(
@@ -209,7 +208,7 @@ class _Telling(child.Telling):
             try:
                 self._do(asked)
             except Exception as error:  # noqa: BLE001 - the next request must still be heard
-                self._say(f"cannot answer {asked.kind!r}: {error}")
+                child.say(f"cannot answer {asked.kind!r}: {error}")
 
     def _do(self, asked: Report) -> None:
         context = self._facts.context
@@ -230,17 +229,7 @@ class _Telling(child.Telling):
                 context.resume_accepting()
 
     def _log_stacks(self, what: str) -> None:
-        stacks = answers.describe_stacks(self._facts)
-        self._say(f"worker {self._number} (pid {os.getpid()}) {what}; it waits here:\n{stacks}")
-
-    def _say(self, text: str) -> None:
-        # Not through sys.stderr: the thread that is stuck may hold its lock.
-        octets = f"forkfirst: {text}\n".encode(errors="backslashreplace")
-        try:
-            while octets:
-                octets = octets[os.write(_STDERR, octets) :]
-        except OSError:
-            return
+        child.show_stacks(self._facts, f"worker {self._number} (pid {os.getpid()}) {what}")
 
 
 def _describe_listeners(start: Start) -> str:
