@@ -49,6 +49,11 @@ $(VENV)/.has-corpus: tests/guard/corpus/requirements.txt $(VENV)/.has-test
 	@$(PIP) --requirement $< || echo "what the corpus needs cannot all be installed" >&2
 	@touch $@
 
+# Servers and frameworks that are too heavy for the quick tests.
+$(VENV)/.has-servers: tests/serve/requirements.txt $(VENV)/.has-test
+	@$(PIP) --requirement $< || echo "the servers cannot all be installed" >&2
+	@touch $@
+
 $(VENV)/.has-lint: pyproject.toml $(VENV)/.has-test
 	@$(PIP) --group lint
 	@touch $@
@@ -92,7 +97,7 @@ coverage: $(VENV)/.has-test
 	  echo "what was not covered: $(VENV)/covered/report.txt"; exit $$status
 
 # 5 is pytest's status for "no test was selected".
-test-real: $(VENV)/.has-test $(VENV)/.has-corpus
+test-real: $(VENV)/.has-test $(VENV)/.has-corpus $(VENV)/.has-servers
 	@if [ "$$(id -u)" != 0 ]; then \
 	  echo "test-real: not root, so no Debian package is installed; what needs one is skipped"; \
 	elif ! command -v apt-get >/dev/null; then \

@@ -16,7 +16,7 @@ from forkfirst.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from forkfirst.plan.listener import Listener
@@ -143,16 +143,15 @@ def _put(  # noqa: C901 - one flat table of keys reads better than ten functions
             fields["listeners"] = tuple(_listener(key, text, origin) for text in value)
         case "env":
             environment.update(value)
+        case "serve-option":
+            given = _serve_options(key, value, origin)
+            fields["serve_options"] = (*fields.get("serve_options", ()), *given)
         case "env-file":
             environment.update(_read_env_file(key, origin.absolute(value), origin))
         case "user" | "group":
             fields[key] = str(value)  # a file may have a number
         case "supplementary":
             fields["supplementary"] = tuple(map(str, value))
-        case "keep-capability":
-            fields["keep_capabilities"] = tuple(value)
-        case "limit":
-            fields["limits"] = tuple(value)
         case _ if key in _AS_GIVEN:
             fields[key.replace("-", "_")] = value
         case _:
@@ -183,6 +182,26 @@ def _listener(key: str, text: str, origin: Origin) -> Listener:
     if listener.path:
         listener = replace(listener, path=origin.absolute(listener.path))
     return listener
+
+
+def _serve_options(
+    key: str, value: Mapping[str, Any] | list[str], origin: Origin
+) -> Iterator[tuple[str, object]]:
+    """Yield each option as its server spells it; of two with one name the server takes the last."""
+    from forkfirst.plan.serving import FILES  # noqa: PLC0415 - only for an application
+
+    pairs = (
+        value.items() if hasattr(value, "items") else (text.partition("=")[::2] for text in value)
+    )
+    for name, given in pairs:
+        if not name or given == "":
+            message = f'expected NAME=VALUE, such as timeout-keep-alive=5, got "{name}"'
+            raise origin.error(key, message)
+        spelled = name.replace("-", "_")
+        if isinstance(given, list):
+            yield spelled, tuple(given)
+        else:
+            yield spelled, origin.absolute(given) if spelled in FILES else given
 
 
 def _umask(key: str, value: int | str, origin: Origin) -> int:
@@ -256,12 +275,16 @@ def _read_env_file(key: str, path: str, origin: Origin) -> dict[str, str]:
     return variables
 
 
+def _tuple(_: str, value: list[str], __: Origin) -> tuple[str, ...]:
+    return tuple(value)
+
+
 def _path(_: str, value: str, origin: Origin) -> str:
     return origin.absolute(value)
 
 
 _AS_GIVEN = (
-    *("runtime", "version", "log-keep", "notify-fd", "no-new-privileges", "inetd"),
+    *("runtime", "serve", "version", "log-keep", "notify-fd", "no-new-privileges", "inetd"),
     *("workers", "restart-policy", "crash-limit"),
 )
 _CONVERTED: dict[str, tuple[str, Callable[[str, Any, Origin], Any]]] = {
@@ -269,6 +292,8 @@ _CONVERTED: dict[str, tuple[str, Callable[[str, Any, Origin], Any]]] = {
     "log": ("log", _path),
     "pid-file": ("pid_file", _path),
     "chroot": ("chroot", _path),
+    "keep-capability": ("keep_capabilities", _tuple),
+    "limit": ("limits", _tuple),
     "umask": ("umask", _umask),
     "log-size": ("log_size", _size),
     "max-memory": ("max_memory", _size),

@@ -13,7 +13,7 @@ from forkfirst import errors
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
-_LISTS = ("listen", "supplementary", "keep-capability", "limit")
+_LISTS = ("listen", "supplementary", "keep-capability", "limit", "serve-option")
 
 
 class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_defaults=True):
@@ -23,6 +23,8 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_
     command: list[str] | None = None
     listen: list[str] | str | None = None
     runtime: str | None = None
+    serve: str | None = None
+    serve_option: dict[str, bool | int | float | str | list[str]] | list[str] | str | None = None
     chdir: str | None = None
     umask: int | str | None = None
     env: dict[str, str] | None = None
@@ -80,7 +82,7 @@ def read(path: str) -> dict[str, dict[str, Any]]:
     root, prefix = _read_root(path)
     return {
         name: {
-            key: [value] if key in _LISTS and not isinstance(value, list) else value
+            key: [value] if key in _LISTS and not isinstance(value, list | dict) else value
             for key, value in msgspec.to_builtins(
                 _convert(table, _Service, path, f"{prefix}service.{name}.")
             ).items()

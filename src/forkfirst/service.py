@@ -36,6 +36,9 @@ class Service(Value):
         name: What the service is called; "" for the name of the program's file.
         listen: Listeners, each as NAME=ADDRESS.
         runtime: "auto", "asyncio", "uvloop", "trio" or "none".
+        serve: The server of a program that is an ASGI or WSGI application: "uvicorn", "hypercorn",
+            "granian", or "aiohttp" for a `web.Application`.
+        serve_option: What that server is told, by its own names.
         chdir: Where the program runs; None for the mode's default.
         umask: Bits that new files never have.
         env: Variables to set.
@@ -69,6 +72,8 @@ class Service(Value):
     name: str = ""
     listen: tuple[str, ...] = ()
     runtime: str = "auto"
+    serve: str = ""
+    serve_option: Mapping[str, object] = {}
     chdir: str | None = None
     umask: int = 0o027
     env: Mapping[str, str] = {}

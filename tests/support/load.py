@@ -85,4 +85,4 @@ class Load:
             self._enough.set()
         if word not in self.words:
             self.words.append(word)
-        return b"Connection: close" in head
+        return b"connection: close" in head.lower()

@@ -36,6 +36,18 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
         "repeatable",
     )
     add("--runtime", metavar="RUNTIME", help="asyncio, uvloop, trio or none (default: as it fits)")
+    add(
+        "--serve",
+        metavar="SERVER",
+        help="the target is an ASGI or WSGI application; serve it with "
+        "uvicorn, hypercorn or granian, or an aiohttp.web.Application with aiohttp",
+    )
+    add(
+        "--serve-option",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an option of that server, as it calls it; repeatable",
+    )
     add("--chdir", metavar="DIR", help="where the program runs (default: / in the background)")
     add("--umask", metavar="OCTAL", help="bits that new files never have (default: 027)")
     add("--env", action="append", metavar="K=V", help="set a variable; repeatable")
@@ -120,6 +132,8 @@ def _add_privilege_arguments(parser: argparse.ArgumentParser) -> None:
 
 _FLAGS = (
     "runtime",
+    "serve",
+    "serve_option",
     "listen",
     "chdir",
     "umask",

@@ -43,6 +43,10 @@ def make_plan(
         ConfigError: The service cannot run as it is declared.
     """
     check_service(service)
+    if service.serve:
+        from forkfirst.plan import serving  # noqa: PLC0415 - only for an application
+
+        serving.check_listeners(service, host)
     outside = service
     if service.confined:
         host = _check_rights(service, host)
@@ -134,10 +138,7 @@ def _launcher_steps(
     chosen: list[Step] = [] if mode == DAEMON else [steps.HoldStandardDescriptors()]
     if mode != DAEMON and service.notify_fd >= 0:  # before its number is something else's
         chosen.append(_hold_readiness(service))
-    if service.command:
-        chosen.append(steps.CheckCommand(command=service.command[0], root=service.chroot))
-    else:
-        chosen.append(steps.CheckTarget(target=service.target, directory=service.source_directory))
+    chosen.extend(_check_program(service))
     if host.identity is not None:
         chosen.append(_check_readable(service, host.identity))
     chosen.extend(_directories(host, places))
@@ -156,6 +157,13 @@ def _launcher_steps(
     if mode == FIRST_PROCESS:
         chosen.extend((steps.JudgeFork(), steps.Fork()))
     return tuple(chosen)
+
+
+def _check_program(service: Declaration) -> tuple[Step, ...]:
+    if service.command:
+        return (steps.CheckCommand(command=service.command[0], root=service.chroot),)
+    named = steps.CheckTarget(target=service.target, directory=service.source_directory)
+    return (named, steps.CheckServer(server=service.serve)) if service.serve else (named,)
 
 
 def _log_steps(service: Declaration, host: Host, places: Places) -> tuple[Step, ...]:
@@ -221,7 +229,12 @@ def _program_steps(service: Declaration, mode: str) -> tuple[Step, ...]:
 
 
 def _run_program(service: Declaration) -> Step:
-    return steps.RunProgram(target=service.target, command=service.command, runtime=service.runtime)
+    return steps.RunProgram(
+        target=service.target,
+        command=service.command,
+        runtime=service.runtime,
+        server=service.serve,
+    )
 
 
 # -- a service under a manager ---------------------------------------------------------------

@@ -34,6 +34,8 @@ class Declaration(Value):
         listeners: Opened before the fork, in this order.
         source_directory: Where a target's module or file is looked for, absolute.
         runtime: One of `RUNTIMES`.
+        serve: The server that the target, an application, is served by; "" for a program.
+        serve_options: What that server is told: names of its own, and values.
         directory: Where the program runs; "" for the mode's own default (see `order`).
         umask: Bits that new files never have.
         environment: Variables to set, in order, over those inherited.
@@ -71,6 +73,8 @@ class Declaration(Value):
     listeners: tuple[Listener, ...] = ()
     source_directory: str = "/"
     runtime: str = "auto"
+    serve: str = ""
+    serve_options: tuple[tuple[str, object], ...] = ()
     directory: str = ""
     umask: int = 0o027
     environment: tuple[tuple[str, str], ...] = ()
@@ -139,6 +143,14 @@ def check_service(service: Declaration) -> None:
             message = f'service "{service.name}": {key!r} cannot name an environment variable'
             raise ConfigError(message)
     _check_fleet(service)
+    _check_serving(service)
+
+
+def _check_serving(service: Declaration) -> None:
+    if service.serve or service.serve_options or service.target.endswith("()"):
+        from forkfirst.plan import serving  # noqa: PLC0415 - only for an application
+
+        serving.check(service)
 
 
 _NEVER_NEGATIVE = (

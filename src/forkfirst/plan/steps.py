@@ -128,6 +128,16 @@ class CheckTarget(Step):
         return f"check that {self.target} exists, without importing it"
 
 
+class CheckServer(Step):
+    """Look whether the server of an application is installed, without importing it."""
+
+    manual = "forkfirst(1)"
+    server: str
+
+    def describe(self) -> str:
+        return f"check that {self.server} is installed, without importing it"
+
+
 class CheckCommand(Step):
     """Look whether the command can be executed at all."""
 
@@ -327,10 +337,13 @@ class RunProgram(Step):
     target: str
     command: tuple[str, ...]
     runtime: str
+    server: str = ""
 
     def describe(self) -> str:
         if self.command:
             return "run " + " ".join(self.command) + "; report READY"
+        if self.server:
+            return f"import {self.target} and serve it with {self.server}; report READY"
         how = "" if self.runtime == "none" else f" with runtime {self.runtime}"
         return f"import and run {self.target}{how}; report READY"
 

@@ -29,7 +29,7 @@ def parse(text: str) -> tuple[str, str]:
     Raises:
         TargetError: One of the two is empty.
     """
-    place, colon, name = text.rpartition(":")
+    place, colon, name = text.removesuffix("()").rpartition(":")
     if not colon or _is_path(name):
         place, name = text, DEFAULT_NAME  # no name, or a colon that belongs to the path
     if not place or not all(part.isidentifier() for part in name.split(".")):
@@ -56,7 +56,7 @@ def check_exists(text: str, directory: str) -> None:
     for depth, part in enumerate(parts):
         found = [folder for folder in folders if _may_hold(folder, part)]
         if not found:
-            if depth or not _is_found_otherwise(part):
+            if depth or not is_installed(part):
                 _refuse_module(".".join(parts[: depth + 1]), folders)
             return
         folders = [os.path.join(folder, part) for folder in found]
@@ -237,8 +237,8 @@ def _may_hold(folder: str, name: str) -> bool:
     return any(os.path.isfile(base + suffix) for suffix in (*extension_suffixes(), ".pyc"))
 
 
-def _is_found_otherwise(name: str) -> bool:
-    """Return whether a finder other than the path's knows *name*: builtin, frozen, editable."""
+def is_installed(name: str) -> bool:
+    """Return whether the module *name* can be imported, without doing that: from anywhere."""
     if name in sys.modules or name in sys.builtin_module_names:
         return True
     for finder in sys.meta_path:

@@ -50,6 +50,14 @@ def _check_target(step: steps.CheckTarget, start: Start) -> None:
     target.check_exists(step.target, step.directory)
 
 
+def _check_server(step: steps.CheckServer, _: Start) -> None:
+    from forkfirst.runtime import target  # noqa: PLC0415 - only for an application
+
+    if not target.is_installed(step.server):
+        message = f"cannot serve with {step.server}: it is not installed"
+        raise errors.ConfigError(message, hint=f"pip install 'forkfirst[{step.server}]'")
+
+
 def _check_command(step: steps.CheckCommand, start: Start) -> None:
     name = step.command
     folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
@@ -261,6 +269,7 @@ class _Table(dict[type[steps.Step], "Callable[[Any, Any], None]"]):
 _ENTRIES: Table = {
     **fork_first.TABLE,
     steps.CheckTarget: _check_target,
+    steps.CheckServer: _check_server,
     steps.CheckCommand: _check_command,
     steps.MakeDirectory: _make_directory,
     steps.LockPidFile: _lock_pid_file,

@@ -228,7 +228,14 @@ def _prepare(
     if main is None:
         main = target.load(service.target, service.source_directory)
     facts.runtime = service.runtime
-    if service.runtime == "auto":
+    if service.serve:
+        from forkfirst.plan import serving  # noqa: PLC0415 - only for an application
+
+        facts.runtime = serving.choose_runtime(service)
+        application = _import_runtime("serve.application")
+        options = dict(service.serve_options)
+        main = application.make_main(main, service.target, service.serve, options)
+    elif service.runtime == "auto":
         facts.runtime = "asyncio" if target.is_async(main) else "none"
     return _import_runtime(_MODULES[facts.runtime]), main, context
 
