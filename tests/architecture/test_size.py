@@ -16,6 +16,7 @@ _FOLDER_FILES = 13
 _LONG_FOR_A_REASON: dict[str, str] = {}
 _CROWDED_FOR_A_REASON = {
     "unix": "one page of the manual a module, and it has many pages",
+    "plan": "one kind of decision a module, and few services need all of them",
     "runtime": "one runtime a module, and one a question that is put to all of them",
     "stages": "one act of a start or a stop a module; what few services have is in its folders",
 }

@@ -35,19 +35,7 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
         help="open this listener and pass it on: 8000, HOST:PORT, [V6]:PORT, unix:PATH, …; "
         "repeatable",
     )
-    add("--runtime", metavar="RUNTIME", help="asyncio, uvloop, trio or none (default: as it fits)")
-    add(
-        "--serve",
-        metavar="SERVER",
-        help="the target is an ASGI or WSGI application; serve it with "
-        "uvicorn, hypercorn or granian, or an aiohttp.web.Application with aiohttp",
-    )
-    add(
-        "--serve-option",
-        action="append",
-        metavar="NAME=VALUE",
-        help="an option of that server, as it calls it; repeatable",
-    )
+    _add_runtime_arguments(parser)
     add("--chdir", metavar="DIR", help="where the program runs (default: / in the background)")
     add("--umask", metavar="OCTAL", help="bits that new files never have (default: 027)")
     add("--env", action="append", metavar="K=V", help="set a variable; repeatable")
@@ -67,6 +55,23 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_worker_arguments(parser)
     _add_privilege_arguments(parser)
+
+
+def _add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--runtime", metavar="RUNTIME", help="asyncio, uvloop, trio or none (default: as it fits)")
+    add(
+        "--serve",
+        metavar="SERVER",
+        help="the target is an ASGI or WSGI application; serve it with "
+        "uvicorn, hypercorn or granian, or an aiohttp.web.Application with aiohttp",
+    )
+    add(
+        "--serve-option",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an option of that server, as it calls it; repeatable",
+    )
 
 
 def _add_log_arguments(parser: argparse.ArgumentParser) -> None:

@@ -223,6 +223,13 @@ def _prepare(
         facts.runtime = "command"
         command = _import_runtime("command")
         return command, command.make_main(service), context
+    main = _find_main(start, facts)
+    return _import_runtime(_MODULES[facts.runtime]), main, context
+
+
+def _find_main(start: Start, facts: answers.Facts) -> Any:
+    """Return the program, or what serves the application, and note the runtime that it runs on."""
+    service = start.plan.service
     target = _import_runtime("target")
     main = start.program
     if main is None:
@@ -234,10 +241,10 @@ def _prepare(
         facts.runtime = serving.choose_runtime(service)
         application = _import_runtime("serve.application")
         options = dict(service.serve_options)
-        main = application.make_main(main, service.target, service.serve, options)
-    elif service.runtime == "auto":
+        return application.make_main(main, service.target, service.serve, options)
+    if service.runtime == "auto":
         facts.runtime = "asyncio" if target.is_async(main) else "none"
-    return _import_runtime(_MODULES[facts.runtime]), main, context
+    return main
 
 
 def _import_runtime(name: str) -> Any:

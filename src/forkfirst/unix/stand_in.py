@@ -101,7 +101,7 @@ def _list_numbers(inodes: set[int]) -> Iterator[int]:
 
 
 def _replace(fd: int) -> StandIn:
-    with _make_unreachable() as other:
+    with make_unreachable() as other:
         other.setblocking(os.get_blocking(fd))
         kept = os.dup(fd)
         try:
@@ -112,7 +112,7 @@ def _replace(fd: int) -> StandIn:
         return StandIn(fd, kept, os.fstat(fd).st_ino)
 
 
-def _make_unreachable() -> socket.socket:
+def make_unreachable() -> socket.socket:
     """Return a listening socket that drops whatever comes for it.
 
     Not a unix one: without a name that cannot listen, and with one somebody could find it.

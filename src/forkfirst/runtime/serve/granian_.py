@@ -23,6 +23,7 @@ from granian.server.embed import Server
 from forkfirst.runtime.serve import asgi, parting
 from forkfirst.runtime.serve import options as options_
 from forkfirst.runtime.serve.listeners import BACKLOG, list_streams
+from forkfirst.unix import stand_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ async def _serve(served: asgi.Application, options: dict[str, Any], context: Con
     accepting.begin()
     context.pause_accepting = accepting.in_loop(accepting.pause)
     context.resume_accepting = accepting.in_loop(accepting.resume)
+    context.end_accepting = context.pause_accepting
     context.ready(f"served by granian {granian.__version__}")
     await context.wait_stopping()
     accepting.pause()
@@ -143,21 +145,21 @@ class _Server(Server):  # type: ignore[misc]  # its types are known only where i
         self._shd = SocketHolder(os.dup(self._listener.fileno()), is_unix, self.backlog)
 
     def turn(self, *, away: bool) -> None:
-        """Put a socket to which nobody connects in the place of its listener, or that back.
+        """Put a socket that nobody can reach in the place of its listener, or that back.
 
         granian has no other way not to accept but its end, which cuts off whoever was accepted and
-        has not sent a request yet. Its threads learn by edges of epoll that there is a connection,
-        try, find none, and sleep on.
+        has not sent a request yet. Its epoll goes on reporting the listener, once a connection:
+        its threads try, find none, and sleep on. (Not `stand_in.replace_listeners`: that needs an
+        epoll which knows what it watches by its number, and Tokio's does not.)
         """
         self._copies = self._copies or [
             fd for fd in _list_copies(self._listener) if fd not in self._not_its_own
         ]
-        with socket.socket(socket.AF_UNIX) as quiet:
-            quiet.bind("")  # unix(7), autobind
-            quiet.listen(1)
-            os.set_blocking(quiet.fileno(), False)
+        with stand_in.make_unreachable() as other:
+            os.set_blocking(other.fileno(), False)
+            behind = other.fileno() if away else self._listener.fileno()
             for fd in self._copies:
-                os.dup2(quiet.fileno() if away else self._listener.fileno(), fd, inheritable=False)
+                os.dup2(behind, fd, inheritable=False)
 
 
 def _list_copies(listener: socket.socket) -> list[int]:
