@@ -1,0 +1,8 @@
+"""The site as ASGI has it."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hello_site.settings")
+application = get_asgi_application()
