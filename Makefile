@@ -126,9 +126,10 @@ docs: $(VENV)/.has-docs docs-generated
 
 bench: $(BENCH)/.has-bench
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  .ci/install-debian-packages strace daemonize; fi
+	  .ci/install-debian-packages strace daemonize wrk; fi
 	@$(BENCH)/bin/python benchmarks/start.py
 	@$(BENCH)/bin/python benchmarks/spawn.py
+	@$(BENCH)/bin/python benchmarks/serve.py
 
 clean:
 	rm -rf .venv .venv-* site build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -75,18 +75,20 @@ async def _serve(
     logger = logging.getLogger("aiohttp.access") if options.pop("access_log", False) else None
     clients = _Clients(context)
     application.on_response_prepare.append(clients.prepare)
-    seconds = parting.drain_seconds(context)
-    runner = web.AppRunner(application, access_log=logger, shutdown_timeout=seconds, **options)
+    runner = web.AppRunner(application, access_log=logger, **options)
     try:
         await runner.setup()
         for one in list_streams(context, "aiohttp"):
             await web.SockSite(runner, one, ssl_context=tls, backlog=backlog).start()
         context.ready(f"served by aiohttp {aiohttp.__version__}")
         await context.wait_stopping()
+        left = parting.begin_drain(context)
         for site in runner.sites:
             await site.stop()
         server = runner.server
         await parting.linger(clients.leave(), lambda: server is not None and server.connections)
+        # In place of its own, which begins to count after that.
+        runner._shutdown_timeout = left()  # noqa: SLF001 - nothing public sets it so late
     finally:
         await runner.cleanup()
 

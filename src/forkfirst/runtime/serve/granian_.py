@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import socket
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import granian
 from granian.asgi import LifespanProtocol
@@ -27,7 +27,7 @@ from forkfirst.unix import stand_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Any
 
     from forkfirst.runtime.context import Context
@@ -92,11 +92,12 @@ async def _serve(served: asgi.Application, options: dict[str, Any], context: Con
     context.end_accepting = context.pause_accepting
     context.ready(f"served by granian {granian.__version__}")
     await context.wait_stopping()
+    left = parting.begin_drain(context)
     accepting.pause()
     told.closing = True
     # Which connections it has, granian does not tell: so each has its moment.
     await parting.linger(served.websockets.leave(), lambda: True)
-    await accepting.end(parting.drain_seconds(context) - parting.LINGER_SECONDS)
+    await accepting.end(left())
     await lifespan.shutdown()
     served.lifespan.check()
 
@@ -111,6 +112,8 @@ class _Told:
 
     def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         scope["state"] = self._state.copy()
+        if scope["type"] == "websocket":
+            return self._served(scope, _Receive(receive), send)
         if self.closing and scope["type"] == "http" and scope["http_version"][0] == "1":
             return self._served(scope, receive, _make_last(send))
         return self._served(scope, receive, send)
@@ -123,6 +126,40 @@ def _make_last(send: Send) -> Send:
         await send(message)
 
     return send_last
+
+
+class _Receive:
+    """What a websocket receives. granian says no goodbye while somebody waits for a message."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._waiting: asyncio.Future[Message] | None = None
+        self._over: asyncio.Event | None = None
+
+    async def __call__(self) -> Message:
+        """Wait for the next message; once held, it is the end."""
+        if self._over is None:
+            self._waiting = asyncio.ensure_future(self._receive())
+            try:
+                return await self._waiting
+            except asyncio.CancelledError:
+                if self._over is None:
+                    raise
+            finally:
+                self._waiting = None
+        await self._over.wait()
+        return {"type": "websocket.disconnect", "code": parting.SERVICE_RESTART}
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Receive nothing within this, and only the end after it."""
+        self._over = asyncio.Event()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        try:
+            yield
+        finally:
+            self._over.set()
 
 
 class _Server(Server):  # type: ignore[misc]  # its types are known only where it is installed
@@ -199,7 +236,7 @@ class _Accepting:
         """End every connection that has had the answer it waits for; the others after *seconds*."""
         for one in self._servers:
             one.stop()
-        _, late = await asyncio.wait(self._tasks, timeout=max(0.0, seconds))
+        _, late = await asyncio.wait(self._tasks, timeout=seconds)
         if late:
             for request in asyncio.all_tasks():
                 if _TASK in repr(request.get_coro()):

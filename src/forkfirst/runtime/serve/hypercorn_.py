@@ -84,8 +84,7 @@ async def _serve(
 ) -> None:
     sockets = list_streams(context, "hypercorn")
     ours = Sockets(sockets, [], []) if config.ssl_enabled else Sockets([], sockets, [])
-    config.graceful_timeout = parting.drain_seconds(context)
-    worker_serve, part = _find_on_trio() if _runs_on_trio() else _find_on_asyncio(config)
+    worker_serve, part = _find_on_trio() if _runs_on_trio() else _find_on_asyncio()
 
     async def wait_stopping() -> None:  # called by hypercorn when it serves
         if served.lifespan.failure is not None:
@@ -94,16 +93,18 @@ async def _serve(
         await context.wait_stopping()
         context.pause_accepting()
         config.closing = True
-        await part(served.websockets.leave())
+        left = parting.begin_drain(context)
+        await part(served.websockets.leave(), left())
+        config.graceful_timeout = left()
 
-    left: BaseException | None = None
+    raised: BaseException | None = None
     try:
         await worker_serve(serve, config, sockets=ours, shutdown_trigger=wait_stopping)
     except BaseException as error:  # noqa: BLE001 - raised again, if it is not hypercorn's for ours
-        left = error
+        raised = error
     served.lifespan.check()
-    if left is not None:
-        raise left
+    if raised is not None:
+        raise raised
 
 
 def _make_config(options: dict[str, Any]) -> _Config:
@@ -133,7 +134,7 @@ def _runs_on_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_run()
 
 
-def _find_on_asyncio(config: _Config) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _find_on_asyncio() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return what serves on asyncio, and what parts from its clients.
 
     That also cancels those who are left after the grace period: hypercorn begins to count its own
@@ -151,8 +152,8 @@ def _find_on_asyncio(config: _Config) -> tuple[Callable[..., Any], Callable[...,
         for task in list_connections():
             task.cancel()
 
-    async def part(leaving: list[Awaitable[None]]) -> None:
-        asyncio.get_running_loop().call_later(config.graceful_timeout, cancel_all)
+    async def part(leaving: list[Awaitable[None]], seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, cancel_all)
         await parting.linger(leaving, list_connections)
 
     return worker_serve, part
@@ -166,7 +167,7 @@ def _find_on_trio() -> tuple[Callable[..., Any], Callable[..., Any]]:
     async def wait(one: Awaitable[None]) -> None:
         await one
 
-    async def part(leaving: list[Awaitable[None]]) -> None:
+    async def part(leaving: list[Awaitable[None]], _: float) -> None:
         with trio.move_on_after(parting.LINGER_SECONDS):
             async with trio.open_nursery() as nursery:
                 for one in leaving:

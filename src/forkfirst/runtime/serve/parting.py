@@ -7,11 +7,13 @@ client cannot know. So it stays open for a moment in which each answer says `Con
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Any
 
     from forkfirst.runtime.context import Context
     from forkfirst.runtime.serve.lifespan import Message, Receive, Send
@@ -31,9 +33,14 @@ _MOST_OF_IT = 0.9
 _CLEAN_UP_SECONDS = 1.0
 
 
-def drain_seconds(context: Context) -> float:
-    """Return how much of the grace period is for clients; the rest is the lifespan's shutdown."""
-    return max(context.grace_seconds * _MOST_OF_IT, context.grace_seconds - _CLEAN_UP_SECONDS)
+def begin_drain(context: Context) -> Callable[[], float]:
+    """Return what tells how many seconds are left for clients, of the grace period from now on.
+
+    The last of them is not theirs, but the lifespan's to end in.
+    """
+    seconds = max(context.grace_seconds * _MOST_OF_IT, context.grace_seconds - _CLEAN_UP_SECONDS)
+    until = monotonic() + seconds
+    return lambda: max(0.0, until - monotonic())
 
 
 class Websockets:
@@ -45,8 +52,8 @@ class Websockets:
         self._leaving = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve one websocket."""
-        one = _Websocket(send)
+        """Serve one websocket. Where *receive* can be `held`, it is while the goodbye is said."""
+        one = _Websocket(send, getattr(receive, "held", nullcontext))
         self._open.add(one)
         try:
             if self._leaving:
@@ -62,8 +69,9 @@ class Websockets:
 
 
 class _Websocket:
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, hold: Callable[[], Any]) -> None:
         self._send = send
+        self._hold = hold
         self._accepted = False
         self._left = False
         self.leave_when_accepted = False
@@ -83,7 +91,8 @@ class _Websocket:
         elif not self._left:
             self._left = True
             with suppress(Exception):  # the client has gone, and each server says so its own way
-                await self._send({"type": "websocket.close", "code": SERVICE_RESTART})
+                async with self._hold():
+                    await self._send({"type": "websocket.close", "code": SERVICE_RESTART})
 
 
 async def linger(leaving: list[Awaitable[None]], is_connected: Callable[[], object]) -> None:

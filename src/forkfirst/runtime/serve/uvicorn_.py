@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TAKES_WSGI = False
 """It has an adapter, and says itself that another, a2wsgi, is the one to use."""
 
+_PAUSE_SECONDS = 0.1  # in uvicorn's shutdown, before it begins to count
 _TICK_SECONDS = 1.0  # the date of an answer has seconds
 _FUNCTION = "it takes a function, which no text is"
 _OWNED = {
@@ -73,25 +74,26 @@ def make_main(
 
 
 async def _serve(served: asgi.Application, config: uvicorn.Config, context: Context) -> None:
-    # It is waited for, and may be a part of a second, whatever the annotation says.
-    config.timeout_graceful_shutdown = parting.drain_seconds(context)
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    left: SystemExit | None = None
+    exit_: SystemExit | None = None
     try:
         await server.startup(sockets=list_streams(context, "uvicorn"))
     except SystemExit as error:  # what uvicorn makes of every failure
-        left = error
+        exit_ = error
     served.lifespan.check()
-    if left is not None:
-        raise left
+    if exit_ is not None:
+        raise exit_
     context.ready(f"served by uvicorn {uvicorn.__version__}")
     headers = await _tick_until_stopping(server, context)
+    left = parting.begin_drain(context)
     for one in server.servers:
         one.close()
     if not config.http2:  # which has no such header, and says goodbye by itself
         headers.append(parting.LAST)
     await parting.linger(served.websockets.leave(), lambda: server.server_state.connections)
+    # It is waited for, and may be a part of a second, whatever the annotation says.
+    config.timeout_graceful_shutdown = max(0.0, left() - _PAUSE_SECONDS)
     await server.shutdown()
     served.lifespan.check()
 
