@@ -91,7 +91,7 @@ def test_status_says_how_a_service_is(home: Home) -> None:
         rf"app: ready, pid {home.pid('app')}, up \d+ s\n"
         r"  status   serving on [\w.]+\n"
         rf"  listens  web={address}\n"
-        r"  uses     \d+\.\d MiB, \d+ threads, \d\.\d\d s of CPU, runtime asyncio\n"
+        r"  uses     \d+\.\d MiB, \d+ threads, \d\.\d\d s of CPU, runtime asyncio, forkfirst \S+\n"
         rf"  log      {home.state}/app.log\n",
         home.forkfirst("status", "app").out,
     )

@@ -202,6 +202,44 @@ def test_who_is_asking_is_answered_by_the_new_supervisor(home: Home) -> None:
         assert connection.recv(4096) == b'{"ok":true}\n'
 
 
+def test_a_program_is_found_as_it_was_before(home: Home) -> None:
+    """What is on the path of modules by the way of starting is so for the next worker, too."""
+    home.program("helper.py", "WORD = 'helped'\n")
+    (home.directory / "below").mkdir()
+    text = (
+        "import helper\n"
+        "async def main(context):\n"
+        "    context.ready(helper.WORD)\n"
+        "    await context.wait_stopping()\n"
+    )
+    program = home.program("below/app.py", text)
+    home.start(f"{program}:main", "--workers", 1)  # by `-m`, from where the helper is
+    assert _upgrade(home).status == 0
+    home.program("helper.py", "WORD = 'helped again'\n")
+    os.kill(_pids(home)[0], signal.SIGKILL)
+    _wait_until(home, lambda found: found["status"] == "helped again")
+
+
+def test_a_program_that_declares_itself_is_upgraded_by_its_own_command(home: Home) -> None:
+    """Its supervisor was executed before, without the program; so is the new one."""
+    text = (
+        "from forkfirst import Service\n"
+        "async def main(context):\n"
+        "    context.ready('served')\n"
+        "    await context.wait_stopping()\n"
+        "service = Service(program=main, name='app', workers=1)\n"
+        "if __name__ == '__main__':\n"
+        "    service.main()\n"
+    )
+    python, program = home.words()[0], home.program("app.py", text)
+    assert home.run(python, program, "start").status == 0
+    done = home.run(python, program, "upgrade")
+    assert (done.status, done.err) == (0, "")
+    os.kill(_pids(home)[0], signal.SIGKILL)
+    _wait_until(home, lambda found: [one["worker"] for one in found["workers"]] == [2])
+    assert home.run(python, program, "stop").status == 0
+
+
 # -- what fails leaves everything as it was --------------------------------------------------------
 
 BROKEN = {
@@ -420,11 +458,15 @@ def test_in_the_foreground_it_leaves_as_little_behind(home: Home) -> None:
     """What it would have put back at its end is known to the new supervisor as well."""
     program = home.program("app.py", HELLO)
     words = ("--listen", f"web=unix:{home.directory}/web", "--workers", 1)
-    process = home.open(*home.words("run", f"{program}:main", *words))
+    passed = os.memfd_create("passed by whoever started it")
+    process = home.open(*home.words("run", f"{program}:main", *words), pass_fds=(passed,))
     deadline = time.monotonic() + PATIENCE
     while home.forkfirst("status", "app").out.partition(",")[0] != "app: ready":
         assert time.monotonic() < deadline
     assert _upgrade(home).status == 0
+    kept = Path(f"/proc/{process.pid}/fd/{passed}").stat()
+    assert os.path.samestat(kept, os.fstat(passed)), "what was passed on purpose comes along"
+    os.close(passed)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
     assert home.list_files() == []

@@ -152,7 +152,8 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
     lines.extend(f"  listens  {name}={address}" for name, address in facts["listeners"])
     lines.append(
         f"  uses     {facts['rss_bytes'] / 2**20:.1f} MiB, {facts['threads']} threads, "
-        f"{facts['cpu_seconds']:.2f} s of CPU, runtime {facts['runtime']}"
+        f"{facts['cpu_seconds']:.2f} s of CPU, runtime {facts['runtime']}, "
+        f"forkfirst {facts['forkfirst']}"
     )
     lines.extend(map(_describe_worker, facts.get("workers", ())))
     if facts["log"]:

@@ -104,8 +104,9 @@ class Upgrade:
     def give_up(self) -> None:
         """End a proof that takes too long; how it ended is then judged."""
         self.deadline = float("inf")
-        self._is_late = True
-        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, or there would be no deadline
+        if self.pid:
+            self._is_late = True
+            os.kill(self.pid, signal.SIGKILL)  # not reaped yet: that would have made it 0
 
     def judge(self, supervisor: Supervisor, raw: int) -> None:
         """Learn from the end of the proof, which wait(2) described as *raw*, whether to go on."""
@@ -130,10 +131,8 @@ class Upgrade:
         numbers = supervisor.take_signals()
         try:
             self._execute(supervisor, numbers)
-        except (OSError, errors.ForkfirstError) as error:
-            reason = str(error)
-            if isinstance(error, OSError):
-                reason = str(explain("execute the new forkfirst", error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the service must go on
+            reason = _describe("execute", error)
         signals.set_mask(mask)
         self.fail(supervisor, reason)
         supervisor.obey(numbers)
@@ -153,9 +152,11 @@ class Upgrade:
         file = state.write(written)
         command = _make_command("take over", file, -1)
         stdio.flush_standard_streams()
-        kept = [fd for fd, *_ in written["files"]]
+        kept = [file, *(fd for fd, *_ in written["files"])]
         try:
-            descriptors.set_inheritable_only((file, *kept))
+            # Beside those that whoever started us has passed on purpose; ours are close-on-exec.
+            for fd in kept:
+                os.set_inheritable(fd, True)  # noqa: FBT003 - the call has no name for it
             os.execve(command[0], command, os.environ)  # noqa: S606 - our own interpreter, no shell
         finally:  # it comes back only with an error
             for fd in kept:
@@ -170,21 +171,20 @@ def begin(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
         message = f"{len(passed)} descriptors came for an answer"
         raise ValueError(message)
     upgrade = Upgrade(passed.pop(), float(request.get("proof_seconds", PROOF_SECONDS)))
+    in_progress = supervisor.upgrade
     reason, hint = find_obstacle(supervisor), ""
-    if not reason and supervisor.upgrade is not None:
+    if not reason and in_progress is not None:
         reason = "another upgrade is in progress"
     if not reason:
-        supervisor.upgrade = upgrade
         try:
             upgrade.prove(supervisor)
-        except errors.ForkfirstError as error:
-            reason, hint = str(error), error.hint
-        except OSError as error:
-            reason = str(explain("start the new forkfirst", error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the service must go on
+            reason, hint = _describe("start", error), getattr(error, "hint", "")
     if reason:
-        in_progress = supervisor.upgrade if supervisor.upgrade is not upgrade else None
         upgrade.fail(supervisor, reason, hint=hint)
         supervisor.upgrade = in_progress
+    else:
+        supervisor.upgrade = upgrade
     return {"forkfirst": __version__}
 
 
@@ -198,6 +198,17 @@ def find_obstacle(supervisor: Supervisor) -> str:
         "deciding": "a reload is in progress: its commit window is still open",
         "stopping": "the service is stopping",
     }.get(supervisor.fleet.state, "a reload is in progress" if supervisor.tickets else "")
+
+
+def _describe(attempted: str, error: Exception) -> str:
+    if isinstance(error, errors.ForkfirstError):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(explain(f"{attempted} the new forkfirst", error))
+    import traceback  # noqa: PLC0415 - only for a bug of ours
+
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _check_interpreter() -> None:
