@@ -252,6 +252,31 @@ def test_a_reload_is_told_from_its_beginning_to_its_end(
     assert real_systemd.show(deaf, "ActiveState") == "active"
 
 
+def test_an_upgrade_is_no_event_for_the_manager(
+    real_systemd: RealSystemd, unit: Callable[..., str]
+) -> None:
+    """The main process is the same, is not restarted, feeds the watchdog, and stops as ever."""
+    name = unit(
+        f"{TARGET}:serve --name upgraded --workers 2 --listen web=127.0.0.1:9",
+        f"{WATCHED}RuntimeDirectory=upgraded\n",
+        sockets=("FileDescriptorName=web\nListenStream=127.0.0.1:8112",),
+    )
+    start(real_systemd, name)
+    before = real_systemd.show(name, "MainPID")
+    for _ in range(2):
+        path = f"PYTHONPATH={SOURCE_INSIDE}"
+        said = real_systemd.run("env", path, *FORKFIRST.split(), "upgrade", "upgraded")
+        assert said.startswith("upgraded: upgraded, forkfirst ")
+    real_systemd.run("sleep", "2.5")  # more than twice the limit of the watchdog
+    assert real_systemd.show(name, "ActiveState") == "active"
+    assert real_systemd.show(name, "MainPID") == before
+    assert real_systemd.show(name, "NRestarts") == "0"
+    assert ask(real_systemd, "8112")["name"] == "web"
+    real_systemd.run("systemctl", "stop", name)
+    assert real_systemd.show(name, "Result") == "success"
+    assert any("upgraded: forkfirst " in line for line in real_systemd.read_journal(name))
+
+
 def test_why_it_fails_is_shown(real_systemd: RealSystemd, unit: Callable[..., str]) -> None:
     """`systemctl status` has the reason, the errno and the status, without reading the log."""
     name = unit(f"{TARGET}:fail")
