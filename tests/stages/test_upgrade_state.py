@@ -8,8 +8,6 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from forkfirst import errors
 from forkfirst.plan.fleet import events
@@ -21,7 +19,6 @@ from forkfirst.plan.service import Declaration
 from forkfirst.stages.supervise.process import Process
 from forkfirst.stages.upgrade import plain, state
 from forkfirst.unix import channel
-from support.fleet_world import World
 
 
 def _cross(value: Any) -> Any:
@@ -29,56 +26,7 @@ def _cross(value: Any) -> Any:
     return plain.decode(json.loads(json.dumps(plain.encode(value))))
 
 
-# -- the same value -------------------------------------------------------------------------------
-
-SETTINGS = st.builds(
-    Settings,
-    workers=st.integers(1, 4),
-    max_age=st.sampled_from([0.0, 40.0]),
-    canary=st.sampled_from([0.0, 50.0]),
-    commit_window=st.sampled_from([0.0, 5.0]),
-    grace_seconds=st.floats(0.001, 1e6),
-)
-HAPPENS = st.lists(
-    st.tuples(
-        st.sampled_from(["ready", "exit", "hang", "ill", "reload", "wait", "scale", "stop"]),
-        st.integers(0, 5),
-        st.floats(0, 50),
-    ),
-    max_size=25,
-)
-
-
-def _happen(world: World, kind: str, number: int, seconds: float) -> None:
-    world.wait(seconds)
-    living = sorted(world.book)
-    one = living[number % len(living)] if living else 1
-    happens: dict[str, list[events.Event]] = {
-        "ready": [events.Started(worker=one, share=0.3), events.Ready(worker=one)],
-        "exit": [events.Exited(worker=one, status=number, jitter=0.1)],
-        "hang": [events.Hung(worker=one)],
-        "ill": [events.Health(worker=one, healthy=False)],
-        "reload": [events.ReloadAsked(ticket=f"{world.now}", settings=None)],
-        "wait": [events.ReloadAsked(ticket=f"w{world.now}", settings=Settings(), wait=True)],
-        "scale": [events.ScaleAsked(workers=number)],
-        "stop": [events.StopAsked(exit_status=number)],
-    }
-    for event in happens[kind]:
-        world.do(event)
-
-
-@settings(max_examples=150, deadline=None)
-@given(SETTINGS, HAPPENS)
-def test_every_fleet_comes_out_as_it_went_in(
-    first: Settings, happens: list[tuple[str, int, float]]
-) -> None:
-    """One number that changed on the way would be a worker that is killed too early, or never."""
-    world = World(first)
-    world.cooperate()
-    for kind, number, seconds in happens:
-        _happen(world, kind, number, seconds)
-        assert _cross(world.fleet) == world.fleet
-        assert repr(_cross(world.fleet)) == repr(world.fleet), "an int is no float"
+# -- the same value (of the fleet: see tests/plan/test_fleet.py) -----------------------------------
 
 
 def test_every_declaration_comes_out_as_it_went_in() -> None:
