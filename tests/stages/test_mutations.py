@@ -38,6 +38,7 @@ FAILURES = "system/test_failures.py::"
 LAUNCHER = "system/test_launcher.py::"
 IDENTITY = "system/test_identity.py::"
 KILLED = "stages/test_killed_start.py::test_whoever_dies_after_its_own_step_spoils_nothing"
+UPGRADE = "system/test_upgrade.py::"
 BREAKAGES = {
     "no setsid": Breakage(
         "stages/fork_first.py",
@@ -190,6 +191,54 @@ BREAKAGES = {
         "        if file_lock.try_lock(fd):\n",
         "        if False:\n",
         KILLED,
+    ),
+    "an upgrade without a proof": Breakage(
+        "stages/upgrade/upgrading.py",
+        "        if raw == 0 and last.startswith(state.PROVED):\n",
+        "        if last := last or 'x':\n",
+        f"{UPGRADE}test_a_new_version_that_is_broken_changes_nothing",
+    ),
+    "an upgrade that blocks no signal": Breakage(
+        "stages/upgrade/upgrading.py",
+        "        mask = signals.block_all()\n",
+        "        mask = signals.block(())\n",
+        f"{UPGRADE}test_a_stop_that_comes_during_the_exec_is_obeyed",
+    ),
+    "an upgrade that lets no signal through when it failed": Breakage(
+        "stages/upgrade/upgrading.py",
+        "        signals.set_mask(mask)\n",
+        "",
+        f"{UPGRADE}test_an_exec_that_fails_changes_nothing",
+    ),
+    "an upgrade that forgets a signal": Breakage(
+        "stages/upgrade/state.py",
+        '        "signals": list(signals),\n',
+        '        "signals": [],\n',
+        f"{UPGRADE}test_a_signal_that_was_taken_and_not_obeyed_yet_is_handed_over",
+    ),
+    "an upgrade that forgets half a question": Breakage(
+        "control/caller.py",
+        '        caller._incoming += data["incoming"].encode("latin-1")\n',
+        "",
+        f"{UPGRADE}test_who_is_asking_is_answered_by_the_new_supervisor",
+    ),
+    "an upgrade that leaves its descriptors to every program": Breakage(
+        "stages/upgrade/entry.py",
+        "        os.set_inheritable(fd, False)  # noqa: FBT003 - its only argument\n",
+        "        pass\n",
+        f"{UPGRADE}test_everything_works_after_an_upgrade_as_before_it",
+    ),
+    "a proof that nothing ties to the supervisor": Breakage(
+        "stages/upgrade/upgrading.py",
+        '(_TIE if role == "prove" else "")',
+        '("")',
+        f"{UPGRADE}test_a_supervisor_that_is_killed_takes_a_proof_that_hangs_with_it",
+    ),
+    "an upgrade that forgets the path of modules": Breakage(
+        "stages/upgrade/upgrading.py",
+        "    return os.pathsep.join(before), os.pathsep.join(after)\n",
+        '    return "", ""\n',
+        f"{UPGRADE}test_a_program_is_found_as_it_was_before",
     ),
 }
 

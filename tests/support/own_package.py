@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.source_tree import PACKAGE
+import forkfirst
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.service_home import Home
 
 
@@ -20,7 +19,7 @@ class OwnPackage:
         self._changes = 0
         self._directory = home.directory / "lib" / "forkfirst"
         # With what is compiled already, which its files' own times keep valid.
-        shutil.copytree(PACKAGE, self._directory)
+        shutil.copytree(Path(forkfirst.__file__).parent, self._directory)
         home.environment["PYTHONPATH"] = str(self._directory.parent)
 
     def become(self, version: str) -> None:

@@ -115,6 +115,9 @@ def test_everything_works_after_an_upgrade_as_before_it(home: Home, package: Own
     found = _wait_until(home, lambda found: _count(found, "ready") == 2 and first not in _p(found))
     assert second in _p(found)
     assert f"worker 1 (pid {first}) was killed by SIGKILL" in home.log("app")
+    for one in Path(f"/proc/{home.pid('app')}/fdinfo").iterdir():
+        flags = int(one.read_text().split("flags:")[1].split()[0], 8)
+        assert int(one.name) < 3 or flags & os.O_CLOEXEC, "no program may inherit it"
     assert home.forkfirst("rotate", "app").status == 0
     assert home.forkfirst("stacks", "app").out.count("in main") >= 2
     assert home.forkfirst("scale", "app", 3).status == 0
