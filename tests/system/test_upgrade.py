@@ -407,16 +407,20 @@ def test_one_upgrade_at_a_time_and_none_beside_a_reload(home: Home, package: Own
     assert reload.wait(PATIENCE) == 70
 
 
-def test_one_process_without_a_supervisor_says_what_to_do(home: Home) -> None:
-    """There is nothing that could stay while something else is replaced."""
+def test_one_process_without_a_supervisor_says_what_to_do(home: Home, package: OwnPackage) -> None:
+    """Nothing could stay there while forkfirst is replaced; but its reload is a fresh process."""
+    package.become("1.0")
     program = home.program("app.py", HELLO)
     home.start(f"{program}:main", "--listen", f"web=unix:{home.directory}/web")
     done = _upgrade(home)
     assert done.status == 64
     assert done.err.startswith(
         'forkfirst: cannot upgrade "app": it runs as one process, without a supervisor\n'
-        "  forkfirst restart app"
+        "  forkfirst reload app: its new process has the new forkfirst\n"
     )
+    package.become("2.0")
+    assert home.forkfirst("reload", "app").status == 0
+    assert home.status("app")["forkfirst"] == "2.0"
     home.stop("app")
     assert _upgrade(home).status == 3
 

@@ -70,7 +70,7 @@ def run(_: str, arguments: argparse.Namespace) -> int:
 def _check_supervised(service: KnownService) -> None:
     if "workers" not in service.ask("status"):
         message = f'cannot upgrade "{service.name}": it runs as one process, without a supervisor'
-        hint = f"forkfirst restart {service.name}, or start it with --workers 1 from now on"
+        hint = f"forkfirst reload {service.name}: its new process has the new forkfirst"
         raise errors.UsageError(message, hint=hint)
 
 
