@@ -392,7 +392,10 @@ def test_one_upgrade_at_a_time_and_none_beside_a_reload(home: Home, package: Own
         first = _begin(home)
         done = _upgrade(home)
         assert done.status == 70
-        assert 'cannot upgrade "app": another upgrade is in progress' in done.err
+        assert done.err == (
+            'forkfirst: cannot upgrade "app": another upgrade is in progress\n'
+            "  try again when that is over\n"
+        )
         assert home.forkfirst("reload", "app").status == 0, "which it does not hinder"
         home.stop("app")
         assert first.wait(PATIENCE) == 3, "and who waited is told that the service ended"
@@ -422,7 +425,9 @@ def test_one_process_without_a_supervisor_says_what_to_do(home: Home, package: O
     assert home.forkfirst("reload", "app").status == 0
     assert home.status("app")["forkfirst"] == "2.0"
     home.stop("app")
-    assert _upgrade(home).status == 3
+    done = _upgrade(home)
+    assert (done.status, done.err) == (3, 'forkfirst: cannot upgrade "app": it is not running\n')
+    assert _upgrade(home, "--timeout", "soon").status == 78
 
 
 # -- under a manager, and in the foreground --------------------------------------------------------

@@ -45,13 +45,13 @@ def run(_: str, arguments: argparse.Namespace) -> int:
         ForkfirstError: It was not, and everything is as it was.
     """
     began = time.monotonic()
+    origin = config.Origin("command line", os.getcwd(), prefix="--")
+    seconds = config.read_seconds("timeout", arguments.timeout, origin)
     service = known.find(arguments.name)
     if arguments.control:
         control = arguments.control.replace("@", "\0", 1)
         service = replace(service, control_socket=control)
     _check_supervised(service)
-    origin = config.Origin("command line", os.getcwd(), prefix="--")
-    seconds = config.read_seconds("timeout", arguments.timeout, origin)
     try:
         became = _ask(service, seconds)
     except errors.ForkfirstError as error:
@@ -68,7 +68,12 @@ def run(_: str, arguments: argparse.Namespace) -> int:
 
 
 def _check_supervised(service: KnownService) -> None:
-    if "workers" not in service.ask("status"):
+    try:
+        facts = service.ask("status")
+    except errors.NotRunningError as error:
+        error.args = (f'cannot upgrade "{service.name}": it is not running',)
+        raise
+    if "workers" not in facts:
         message = f'cannot upgrade "{service.name}": it runs as one process, without a supervisor'
         hint = f"forkfirst reload {service.name}: its new process has the new forkfirst"
         raise errors.UsageError(message, hint=hint)

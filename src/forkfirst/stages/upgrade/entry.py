@@ -53,7 +53,7 @@ def _prove(file: int) -> NoReturn:
     """Say on standard output that this forkfirst could take over, if it could."""
     data = state.read(file)
     state.check_descriptors(data, without=state.list_lifelines(data))
-    _rebuild(data)
+    told.describe(_rebuild(data))
     sys.stdout.write(f"{state.PROVED}{__version__}\n")
     stdio.flush_standard_streams()
     session.leave(0)
@@ -71,20 +71,21 @@ def _take_over(file: int) -> NoReturn:
 
 
 def _rebuild(data: Mapping[str, Any]) -> Supervisor:
+    """Return the supervisor that *data* describes, ready to answer: all that comes is its loop."""
     supervisor = state.rebuild(data)
-    fork_first.apply_steps(supervisor.start.plan.worker, supervisor.start, apply.TABLE)
+    start = supervisor.start
+    fork_first.apply_steps(start.plan.worker, start, apply.TABLE)
+    supervisor.prepare()
+    assert start.facts is not None  # noqa: S101 - `prepare` has made both
+    assert start.server is not None  # noqa: S101 - as above
+    if start.facts.log is not None:
+        start.facts.log.dropped_bytes = data["start"]["dropped_bytes"]
+    for one in data["callers"]:
+        start.server.adopt(Caller.take_over(one))
     return supervisor
 
 
 def _go_on(supervisor: Supervisor, data: Mapping[str, Any]) -> int:
-    supervisor.prepare()
-    facts, server = supervisor.start.facts, supervisor.start.server
-    assert facts is not None  # noqa: S101 - `prepare` has made both
-    assert server is not None  # noqa: S101 - as above
-    if facts.log is not None:
-        facts.log.dropped_bytes = data["start"]["dropped_bytes"]
-    for one in data["callers"]:
-        server.adopt(Caller.take_over(one))
     supervisor.say(f"upgraded: forkfirst {data['forkfirst']} → {__version__}")
     done = outcome.Outcome(before=data["forkfirst"], after=__version__)
     outcome.send(data["answer"], done)

@@ -172,7 +172,7 @@ def begin(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(message)
     upgrade = Upgrade(passed.pop(), float(request.get("proof_seconds", PROOF_SECONDS)))
     in_progress = supervisor.upgrade
-    reason, hint = find_obstacle(supervisor), ""
+    reason, hint = find_obstacle(supervisor), "try again when that is over"
     if not reason and in_progress is not None:
         reason = "another upgrade is in progress"
     if not reason:
