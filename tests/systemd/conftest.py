@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support import real_systemd as support
+from support import real_units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(scope="session", params=["installed", support.NEWER_RELEASE])
@@ -23,3 +24,10 @@ def real_systemd(request: pytest.FixtureRequest) -> Iterator[support.RealSystemd
             yield running
     except support.UnavailableError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def unit(real_systemd: support.RealSystemd) -> Iterator[Callable[..., str]]:
+    """Install a service that runs `forkfirst`, and sockets for it; all is stopped at the end."""
+    with real_units.installing(real_systemd) as install:
+        yield install

@@ -3,79 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.real_systemd import PROGRAMS_INSIDE, PYTHON_INSIDE, SOURCE_INSIDE, RealSystemd
+from support.real_units import FORKFIRST, LOAD, TARGET, ask, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.real
-
-FORKFIRST = f"{PYTHON_INSIDE} -m forkfirst"
-TARGET = f"{PROGRAMS_INSIDE}/managed.py"
-ASK = """
-import socket, sys
-address = sys.argv[1] if sys.argv[1].startswith("/") else ("127.0.0.1", int(sys.argv[1]))
-family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-with socket.socket(family) as connection:
-    connection.settimeout(30)
-    connection.connect(address)
-    connection.sendall(sys.argv[2].encode() + b"\\n")
-    print(connection.makefile().read())
-"""
-
-
-def ask(systemd: RealSystemd, address: str, wish: str = "") -> dict[str, Any]:
-    """Connect, say *wish*, and return what the service tells of itself."""
-    told: dict[str, Any] = json.loads(systemd.run(PYTHON_INSIDE, "-c", ASK, address, wish))
-    return told
-
-
-def start(systemd: RealSystemd, name: str) -> None:
-    """Start the unit *name*, or show what it said."""
-    systemd.run("systemctl", "start", name, check=False)
-    state = systemd.show(name, "ActiveState")
-    assert state in ("active", "inactive"), "\n".join(systemd.read_journal(name))
-
-
-@pytest.fixture
-def unit(real_systemd: RealSystemd) -> Iterator[Callable[..., str]]:
-    """Install a service that runs `forkfirst`, and sockets for it; all is stopped at the end."""
-    made: list[str] = []
-
-    def unit(  # noqa: PLR0913 - what a unit says
-        words: str,
-        settings: str = "",
-        *,
-        kind: str = "notify",
-        command: str = "run",
-        sockets: tuple[str, ...] = (),
-        template: str = "",
-    ) -> str:
-        name = f"ff{len(made)}-{os.getpid()}"
-        service = f"[Service]\nType={kind}\nExecStart={FORKFIRST} {command} {words}\n{settings}"
-        units = {f"{name}{template}_service".replace("-", "_"): service}
-        for number, text in enumerate(sockets):
-            owner = "" if template else f"Service={name}.service\n"
-            stem = name if template else f"{name}-{number}"
-            units[f"{stem.replace('-', '_')}_socket"] = f"[Socket]\n{owner}{text}\n"
-            made.append(f"{stem}.socket")
-        real_systemd.install(**units)
-        for each in made[-len(sockets) :] if sockets else ():
-            real_systemd.run("systemctl", "start", each)
-        made.append(f"{name}{template}.service")
-        return made[-1]
-
-    yield unit
-    for name in made:
-        real_systemd.run("systemctl", "stop", name.replace("@", "@*"), check=False)
-        real_systemd.run("systemctl", "reset-failed", name, check=False)
 
 
 # -- sockets ---------------------------------------------------------------------------------------
@@ -149,28 +89,6 @@ def test_the_same_command_serves_by_hand(real_systemd: RealSystemd) -> None:
     assert running.returncode == 0
 
 
-LOAD = """
-import socket, sys, threading
-stop = threading.Event()
-counts = {"ok": 0, "failed": []}
-def load():
-    while not stop.is_set():
-        try:
-            with socket.create_connection(("127.0.0.1", 8106), 30) as connection:
-                connection.sendall(b"\\n")
-                text = connection.makefile().read()
-            counts["ok" if text else "failed"] += 1 if text else ["empty"]
-        except OSError as error:
-            counts["failed"].append(repr(error))
-threads = [threading.Thread(target=load) for _ in range(8)]
-for thread in threads: thread.start()
-sys.stdin.readline()
-stop.set()
-for thread in threads: thread.join()
-print(counts["ok"], counts["failed"])
-"""
-
-
 def test_no_connection_is_refused_or_reset_while_it_restarts(
     real_systemd: RealSystemd, unit: Callable[..., str]
 ) -> None:
@@ -178,7 +96,7 @@ def test_no_connection_is_refused_or_reset_while_it_restarts(
     sockets = ("FileDescriptorName=web\nListenStream=127.0.0.1:8106",)
     name = unit(f"{TARGET}:serve --listen web=127.0.0.1:9", sockets=sockets)
     first = ask(real_systemd, "8106")["pid"]
-    command = real_systemd.enter(PYTHON_INSIDE, "-c", LOAD)
+    command = real_systemd.enter(PYTHON_INSIDE, "-c", LOAD, "8106")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as loading:

@@ -118,6 +118,14 @@ class Notifier:
         else:
             self._send(*fields, "MAINPIDFD=1", fds=(pidfd,))
 
+    def succeeded(self, pid: int, pidfd_id: int | None, status: str) -> None:
+        """Say that *pid* is the main process from now on, and ready: both, or neither.
+
+        After it this process may not be listened to any more (`NotifyAccess=main`).
+        """
+        identity = () if pidfd_id is None else (f"MAINPIDFDID={pidfd_id:d}",)
+        self._send(f"MAINPID={pid:d}", *identity, "READY=1", *_status(status))
+
     def notify_access(self, who: Literal["none", "main", "exec", "all"]) -> None:
         """Choose whose messages count from now on (NOTIFYACCESS=, systemd 254).
 
@@ -255,19 +263,19 @@ class Notifier:
             self.send("\n".join(fields), fds, pid=self.pid)
 
 
-def identify(pidfd: int | None) -> tuple[str, ...]:
-    """Return the field that tells the process behind *pidfd* from another with its pid, if any.
+def identify(pidfd: int | None) -> int | None:
+    """Return the inode that tells the process behind *pidfd* from another with its pid, if any.
 
-    Only where the kernel gives each pidfd an inode of its own process (pidfs, Linux 6.9).
+    Only where the kernel gives each process one of its own (pidfs, Linux 6.9).
 
-    Source: sd_notify(3) MAINPIDFDID, systemd 257.
+    Source: sd_notify(3) MAINPIDFDID.
     """
     if pidfd is None:
-        return ()
+        return None
     own = os.pidfd_open(os.getpid())
     try:
-        theirs = os.fstat(pidfd).st_ino
-        return () if theirs == os.fstat(own).st_ino else (f"MAINPIDFDID={theirs}",)
+        found = os.fstat(pidfd).st_ino
+        return None if found == os.fstat(own).st_ino else found
     finally:
         os.close(own)
 

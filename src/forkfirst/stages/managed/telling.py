@@ -116,8 +116,8 @@ class Manager:
 
         Returns when the manager has read it: after that this process may end, and is not missed.
         """
-        fields = [f"MAINPID={pid}", *notify.identify(pidfd), "READY=1", f"STATUS={status}"]
-        self.tell(lambda notifier: notifier.send("\n".join(fields), pid=notifier.pid))
+        identity = notify.identify(pidfd)
+        self.tell(lambda notifier: notifier.succeeded(pid, identity, status or "reloaded"))
         self.tell(lambda notifier: notifier.barrier())
         self.notifier = None
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from forkfirst.stages.fork_first import Forked
     from forkfirst.stages.start import Start
+    from forkfirst.stages.succession.process import Ready
 
 
 class Wanted:
@@ -163,9 +164,9 @@ class Predecessor:
                     kept=wanted.kept | {start.plan.places.control_socket},
                     answer=wanted.answer,
                 )
-            pidfd = process.wait_ready(forked, wanted.seconds)
+            ready = process.wait_ready(forked, wanted.seconds)
             with self._deciding:
-                self._let_take_over(forked, pidfd)
+                self._let_take_over(forked, ready)
         except BaseException:
             with self._deciding:
                 if self._forked is not None:
@@ -175,7 +176,7 @@ class Predecessor:
         for fd in (*wanted.fresh, wanted.answer):
             os.close(fd)
 
-    def _let_take_over(self, forked: Forked, pidfd: int | None) -> None:
+    def _let_take_over(self, forked: Forked, ready: Ready) -> None:
         """Say "take over", and be no more the service when the successor says that it is.
 
         Raises:
@@ -184,12 +185,14 @@ class Predecessor:
         start = self._start
         if start.server is not None:
             start.server.pause(paused=True)  # who asks now waits in the queue that both of us have
+        if process.is_ours(forked.child):
+            forked.dismiss()  # now the successor's parent is whoever starts services
         try:
             with suppress(BrokenPipeError):
                 channel.send(forked.sender, "take over")
-            taken = process.wait_taken(forked)
+            process.wait_taken(forked)
         except BaseException:
-            process.end(forked)
+            process.end(forked, ready)
             self._forked = None
             if start.pid_file is not None:
                 start.pid_file.rewrite(os.getpid())  # it may have been written over
@@ -198,11 +201,9 @@ class Predecessor:
             raise
         self.gone = True
         if start.manager is not None:
-            start.manager.say_succeeded(int(taken.fields["pid"]), pidfd, "reloaded")
-        if pidfd is not None:
-            os.close(pidfd)
-        if process.is_ours(forked.child):
-            forked.dismiss()
+            start.manager.say_succeeded(ready.pid, ready.pidfd, ready.status)
+        if ready.pidfd is not None:
+            os.close(ready.pidfd)
         start.give_away()
 
     def _drain(self) -> None:

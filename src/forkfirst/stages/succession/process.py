@@ -15,6 +15,7 @@ from forkfirst.plan import first
 from forkfirst.stages.fork_first import NO_DESCRIPTOR, Forked
 from forkfirst.stages.fresh import interpreter
 from forkfirst.unix import channel, children, passage
+from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,12 +59,17 @@ def spawn(start: Start) -> Forked:
     return forked
 
 
-def end(forked: Forked) -> None:
+def end(forked: Forked, ready: Ready | None = None) -> None:
     """End the successor, and whatever it has started; return when all are gone."""
     if is_ours(forked.child):
         forked.end()
     else:
         os.close(forked.sender)
+    if ready is not None:
+        with suppress(OSError):
+            children.send_signal(ready.pid, ready.pidfd, signal.SIGKILL)
+        children.wait_gone(ready.pid, ready.pidfd, _SHOWING_SECONDS)
+        _let_go(ready.pidfd)
     if forked.report is not None:
         os.close(forked.report.fileno())
         forked.report = None
@@ -71,6 +77,8 @@ def end(forked: Forked) -> None:
 
 def is_ours(pid: int) -> bool:
     """Return whether *pid* is our child still: a program may wait for whatever ends."""
+    if pid == NO_DESCRIPTOR:
+        return False
     try:
         children.peek(pid)
     except ChildProcessError:
@@ -78,8 +86,22 @@ def is_ours(pid: int) -> bool:
     return True
 
 
-def wait_ready(forked: Forked, seconds: float) -> int | None:
-    """Wait until the successor is ready; return a handle of it.
+class Ready(Value):
+    """A successor that is ready.
+
+    Attributes:
+        pid: The process.
+        pidfd: A handle of it, where there are such.
+        status: What it says of itself.
+    """
+
+    pid: int
+    pidfd: int | None
+    status: str
+
+
+def wait_ready(forked: Forked, seconds: float) -> Ready:
+    """Wait until the successor is ready.
 
     Raises:
         ForkfirstError: It will not be.
@@ -90,7 +112,7 @@ def wait_ready(forked: Forked, seconds: float) -> int | None:
         pid = int(_await(forked, "born", seconds).fields["pid"])
         # Whatever it says later says also that this is it.
         pidfd = _hold(pid)
-        _await(forked, "ready", deadline - time.monotonic())
+        status = str(_await(forked, "ready", deadline - time.monotonic()).fields["status"])
     except errors.ForkfirstError:
         _let_go(pidfd)
         raise
@@ -100,7 +122,7 @@ def wait_ready(forked: Forked, seconds: float) -> int | None:
         message = f"the program was not ready after {seconds:g} seconds"
         hint = "give it more time with --ready-timeout, or see above where it waits"
         raise errors.StuckError(message, hint=hint) from error
-    return pidfd
+    return Ready(pid=pid, pidfd=pidfd, status=status)
 
 
 def _hold(pid: int) -> int | None:

@@ -193,7 +193,7 @@ class Successor:
         except (errors.ForkfirstError, OSError) as error:
             self.report("refused", message=f"it cannot take over: {error}", hint="")
             session.leave(errors.ForkfirstError.exit_status)
-        self.report("taken", pid=os.getpid())
+        self.report("taken")
         self._answer_if_due()
         for made in self._estate.paths:
             if made[0] not in self._estate.kept:
