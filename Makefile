@@ -130,6 +130,8 @@ bench: $(BENCH)/.has-bench
 	@$(BENCH)/bin/python benchmarks/start.py
 	@$(BENCH)/bin/python benchmarks/spawn.py
 	@$(BENCH)/bin/python benchmarks/serve.py
+	@$(BENCH)/bin/python benchmarks/reload.py
+	@$(BENCH)/bin/python benchmarks/supervisors.py
 
 clean:
 	rm -rf .venv .venv-* site build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
