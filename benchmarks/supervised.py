@@ -136,9 +136,14 @@ def _server(name: str, *words: str) -> Supervisor:
 # -- those with commands of their own -----------------------------------------------------------
 
 
-def _forkfirst(*flags: str) -> Supervisor:
+def _forkfirst(server: str = "") -> Supervisor:
+    """Return ourselves: with examples/hello.py, or with the application in that *server*."""
+    flags = ("--serve", server) if server else ()
+    if server == "uvicorn":
+        flags += ("--serve-option", "access-log=false")
+
     def start(place: Place) -> int:
-        target = f"{ROOT / 'examples' / 'hello.py'}:main"
+        target = f"{PEERS / 'asgi_app.py'}:app" if server else f"{ROOT / 'examples/hello.py'}:main"
         listen = f"web=127.0.0.1:{place.port}"
         words = ("start", target, "--name", "bench", "--listen", listen, "--workers", WORKERS)
         place.run(BIN / "forkfirst", *words, *flags)
@@ -146,7 +151,7 @@ def _forkfirst(*flags: str) -> Supervisor:
         return int(status["pid"])
 
     return Supervisor(
-        " ".join(["**forkfirst**", version("forkfirst"), *flags]),
+        f"**forkfirst {version('forkfirst')}**" + (f" --serve {server}" if server else ""),
         start,
         lambda place, _: place.run(BIN / "forkfirst", "reload", "bench"),
         lambda place, _: place.run(BIN / "forkfirst", "stop", "bench"),
@@ -210,6 +215,7 @@ def find_supervisors() -> list[Supervisor]:
     common = ("asgi_app:app", "--workers", "{workers}")
     found = [
         _forkfirst(),
+        *(_forkfirst(server) for server in ("uvicorn", "hypercorn", "granian")),
         _server("gunicorn", "-k", "asgi", *common, "--bind", "127.0.0.1:{port}"),
         _server("uvicorn", *common, "--port", "{port}", "--no-access-log"),
         _server("hypercorn", *common, "--bind", "127.0.0.1:{port}"),
