@@ -138,7 +138,7 @@ def _server(name: str, *words: str) -> Supervisor:
 
 def _forkfirst(server: str = "") -> Supervisor:
     """Return ourselves: with examples/hello.py, or with the application in that *server*."""
-    flags = ("--serve", server) if server else ()
+    flags: tuple[str, ...] = ("--serve", server) if server else ()
     if server == "uvicorn":
         flags += ("--serve-option", "access-log=false")
 
