@@ -42,7 +42,7 @@ def read(
             message = f"serve-option {shown}: that is not {server}'s to decide here"
             raise errors.ConfigError(message, hint=owned[name])
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
             near = [one.replace("_", "-") for one in near]
             hint = f"did you mean {' or '.join(near)}" if near else f"see the manual of {server}"
             message = f"serve-option {shown}: {server} has no such option"
