@@ -89,13 +89,13 @@ def read(connection: socket.socket) -> tuple[bytes, bytes]:
     return head.lower(), body.strip()
 
 
-def open_websocket(address: tuple[str, int] | str) -> socket.socket:
+def open_websocket(address: tuple[str, int] | str, path: str = "/") -> socket.socket:
     """Return a connection that has become a websocket."""
     connection = connect(address)
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     send(
         connection,
-        "/",
+        path,
         "Upgrade: websocket",
         "Connection: Upgrade",
         key,

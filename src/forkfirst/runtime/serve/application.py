@@ -38,9 +38,10 @@ def make_main(
     if interface not in KINDS:
         message = f"interface {interface!r} is not one of {', '.join(KINDS)}"
         raise errors.ConfigError(message)
-    if name.endswith("()") or _is_factory(found):
+    is_factory = name.endswith("()") or _count_parameters(found) == 0
+    if is_factory and (server == "aiohttp" or not target.is_async(found)):
         found = found()
-    if server == "aiohttp":
+    if server == "aiohttp":  # whose factories may be coroutine functions
         return module.make_main(found, options)  # type: ignore[no-any-return]
     _refuse_aiohttp(found, name, server)
     is_wsgi = interface == "wsgi" or (interface == "auto" and _is_wsgi(found))
@@ -53,12 +54,8 @@ def make_main(
     return module.make_main(found, options, is_wsgi=is_wsgi)  # type: ignore[no-any-return]
 
 
-def _is_factory(found: Callable[..., Any]) -> bool:
-    return _count_parameters(found) == 0 and not target.is_async(found)
-
-
 def _is_asgi(found: Callable[..., Any]) -> bool:
-    return target.is_async(found) or _count_parameters(found) in (None, _ASGI_PARAMETERS)
+    return _count_parameters(found) in (None, _ASGI_PARAMETERS)
 
 
 def _is_wsgi(found: Callable[..., Any]) -> bool:
