@@ -88,6 +88,3 @@ async def raises_at_end(scope: Any, receive: Any, send: Any) -> None:
 def wsgi(_: Any, start_response: Any) -> list[bytes]:
     start_response("200 OK", [("Content-Length", str(len(WORD)))])
     return [WORD]
-
-
-not_an_application = 4711
