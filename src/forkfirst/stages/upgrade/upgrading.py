@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-from forkfirst import __version__, errors
+from forkfirst import errors
 from forkfirst.stages.fork_first import explain
 from forkfirst.stages.fresh import interpreter
 from forkfirst.stages.upgrade import outcome, state
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 PROOF_SECONDS = 30.0
 """How long the new forkfirst may take to prove itself, unless who asks says otherwise."""
 
-_SHOWN = 32 * 1024
-"""Bytes of what a proof wrote, the last ones, that are shown."""
+_SHOWN = 16 * 1024
+"""Bytes of what a proof wrote, the last ones, that are shown: never more than a pipe holds."""
 
 _STDOUT, _STDERR = 1, 2
 
@@ -125,7 +125,7 @@ class Upgrade:
         """Execute the new forkfirst in the place of this process; return only if that failed."""
         reason = find_obstacle(supervisor)
         if reason:
-            self.fail(supervisor, f"{reason} meanwhile")
+            self.fail(supervisor, f"meanwhile {reason}")
             return
         mask = signals.block_all()
         numbers = supervisor.take_signals()
@@ -185,7 +185,7 @@ def begin(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
         supervisor.upgrade = in_progress
     else:
         supervisor.upgrade = upgrade
-    return {"forkfirst": __version__}
+    return {}
 
 
 def find_obstacle(supervisor: Supervisor) -> str:
@@ -241,11 +241,12 @@ def _split_path() -> tuple[str, str]:
 
     Its own part is left out, because the new interpreter may be of another version.
     """
-    own = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    major, minor, *_ = sys.version_info
+    own, archive = f"python{major}.{minor}", f"python{major}{minor}.zip"
     library = os.path.dirname(os.__file__)
     path = [one for one in sys.path if isinstance(one, str) and os.pathsep not in one]
     at = path.index(library) if library in path else len(path)
-    before = [os.path.abspath(one) for one in path[:at] if not one.endswith(".zip")]
+    before = [os.path.abspath(one) for one in path[:at] if not one.endswith(archive)]
     after = [one for one in path[at + 1 :] if own not in one]
     return os.pathsep.join(before), os.pathsep.join(after)
 
