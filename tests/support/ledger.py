@@ -56,6 +56,7 @@ class LedgerClients:
         self.clients = clients
         self._address = address
         self._over = False
+        self._progress = threading.Condition()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     def __enter__(self) -> Self:
@@ -65,6 +66,12 @@ class LedgerClients:
     def __exit__(self, *_: object) -> None:
         self._over = True
         self._thread.join()
+
+    def wait_for_more(self, answers: int) -> None:
+        """Wait until so many more requests have been answered."""
+        wanted = len(self.answers) + answers
+        with self._progress:
+            assert self._progress.wait_for(lambda: len(self.answers) >= wanted, _PATIENCE)
 
     async def _run(self) -> None:
         await asyncio.gather(*(self._ask_on(number % 4) for number in range(self.clients)))
@@ -107,6 +114,8 @@ class LedgerClients:
             word, pid, same = (await reader.readline()).decode().split()
         assert int(same) == number, (same, number)
         self.answers[number] = int(pid)
+        with self._progress:
+            self._progress.notify()
         if word not in self.words:
             self.words.append(word)
         return kind != 0 and b"Connection: close" not in head

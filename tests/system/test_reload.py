@@ -321,16 +321,6 @@ def test_a_second_reload_waits_or_is_refused(home: Home) -> None:
     assert ask(home.address("app")) == b"other"
 
 
-def test_a_worker_killed_under_load_loses_only_what_it_had_in_hand(home: Home) -> None:
-    """No design can save those; every other request is answered."""
-    _start(home)
-    with Load(home.address("app")) as load:
-        victim = home.status("app")["workers"][0]["pid"]
-        os.kill(victim, signal.SIGKILL)
-        load.wait_for_more(100)
-    assert len(load.failures) <= 8, "each of the eight clients had one request on its way"
-
-
 def test_a_stop_lets_the_requests_finish(home: Home) -> None:
     """The half-sent request of one client is answered, though the service is to end."""
     _start(home, workers=1)
