@@ -127,6 +127,20 @@ class Soak:
         self.word = word if status == 0 else self.word
         self.write(self.word)
 
+    def upgrade(self) -> None:
+        """Replace the supervisor in place."""
+        done = self.home.forkfirst("upgrade", "app")
+        assert done.status == 0, done
+
+    def kill_during_an_upgrade(self) -> None:
+        """Kill a worker before, during or after the exec: one of two supervisors hears of it."""
+        upgrade = self.home.open(*self.home.words("upgrade", "app"), stdout=-3, stderr=-3)
+        time.sleep(self.dice.random() * 0.3)
+        alive = [one["pid"] for one in self.status()["workers"] if one["pid"]]
+        if alive:
+            self.kill(self.dice.choice(alive))
+        assert upgrade.wait(PATIENCE) == 0
+
     def kill(self, pid: int) -> None:
         """Send SIGKILL to a worker, unless it has ended by itself, and note when."""
         with holding(pid) as pidfd:
@@ -265,6 +279,8 @@ ACTIONS: dict[str, tuple[int, Callable[[Soak], object]]] = {
     "ill deploy": (2, Soak.make_it_ill),
     "kill": (6, Soak.kill_a_worker),
     "kill during a reload": (4, Soak.kill_during_a_reload),
+    "upgrade": (3, Soak.upgrade),
+    "kill during an upgrade": (3, Soak.kill_during_an_upgrade),
     "scale": (4, Soak.scale),
     "rotate": (3, Soak.rotate),
     "upgrade": (1, Soak.upgrade),
