@@ -127,11 +127,6 @@ class Soak:
         self.word = word if status == 0 else self.word
         self.write(self.word)
 
-    def upgrade(self) -> None:
-        """Replace the supervisor in place."""
-        done = self.home.forkfirst("upgrade", "app")
-        assert done.status == 0, done
-
     def kill_during_an_upgrade(self) -> None:
         """Kill a worker before, during or after the exec: one of two supervisors hears of it."""
         upgrade = self.home.open(*self.home.words("upgrade", "app"), stdout=-3, stderr=-3)
@@ -279,11 +274,10 @@ ACTIONS: dict[str, tuple[int, Callable[[Soak], object]]] = {
     "ill deploy": (2, Soak.make_it_ill),
     "kill": (6, Soak.kill_a_worker),
     "kill during a reload": (4, Soak.kill_during_a_reload),
-    "upgrade": (3, Soak.upgrade),
     "kill during an upgrade": (3, Soak.kill_during_an_upgrade),
     "scale": (4, Soak.scale),
     "rotate": (3, Soak.rotate),
-    "upgrade": (1, Soak.upgrade),
+    "upgrade": (2, Soak.upgrade),
 }
 
 
