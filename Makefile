@@ -132,6 +132,7 @@ bench: $(BENCH)/.has-bench
 	@$(BENCH)/bin/python benchmarks/serve.py
 	@$(BENCH)/bin/python benchmarks/reload.py
 	@$(BENCH)/bin/python benchmarks/supervisors.py
+	@$(BENCH)/bin/python benchmarks/workers.py
 
 clean:
 	rm -rf .venv .venv-* site build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,9 @@
 
 Appends one JSON line per fork to the file that $BENCH_CENSUS names. It is loaded by the
 interpreter itself, before any program, so it sees every Python peer the same way.
+
+With $BENCH_BEGAN it notes when a process has begun to be a worker, for `workers.py`: that is when
+it takes hold of its lifeline, the first thing that any worker does.
 """
 
 from __future__ import annotations
@@ -52,3 +55,21 @@ def _take_census() -> None:
 
 if os.environ.get("BENCH_CENSUS"):
     os.register_at_fork(before=_take_census)
+
+
+def _note_began() -> None:
+    import time
+
+    from forkfirst.unix import lifeline
+
+    hold = lifeline.hold
+
+    def hold_and_note(fd: int, **options: bool) -> bool:
+        sys.began_at = time.monotonic()  # type: ignore[attr-defined]  # for the program to tell
+        return hold(fd, **options)
+
+    lifeline.hold = hold_and_note
+
+
+if os.environ.get("BENCH_BEGAN"):
+    _note_began()

@@ -18,6 +18,7 @@ from forkfirst.plan import (
     steps,
 )
 from forkfirst.plan import host as hosts
+from forkfirst.plan.fleet import preloading
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +48,7 @@ _DAEMON_7 = {
     15: "the original process exits",
 }
 
-_SELDOM = (confinement, adoption, managing, spawning)
+_SELDOM = (confinement, adoption, managing, preloading, spawning)
 """Modules of steps that few services have."""
 
 _ELSEWHERE = {

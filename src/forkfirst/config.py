@@ -279,6 +279,15 @@ def _tuple(_: str, value: list[str], __: Origin) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _preload(key: str, value: bool | str, origin: Origin) -> str:  # noqa: FBT001 - as a file has it
+    if isinstance(value, bool):
+        return "prefer" if value else ""
+    if value == "require":
+        return value
+    message = f'expected true, false or "require", got {value!r}'
+    raise origin.error(key, message)
+
+
 def _path(_: str, value: str, origin: Origin) -> str:
     return origin.absolute(value)
 
@@ -295,6 +304,7 @@ _CONVERTED: dict[str, tuple[str, Callable[[str, Any, Origin], Any]]] = {
     "keep-capability": ("keep_capabilities", _tuple),
     "limit": ("limits", _tuple),
     "umask": ("umask", _umask),
+    "preload": ("preload", _preload),
     "log-size": ("log_size", _size),
     "max-memory": ("max_memory", _size),
     "ready-timeout": ("ready_seconds", read_seconds),

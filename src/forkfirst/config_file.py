@@ -38,6 +38,7 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_
     notify_fd: int | None = None
     pid_file: str | None = None
     workers: int | None = None
+    preload: bool | str | None = None
     restart_policy: str | None = None
     crash_limit: int | None = None
     hang_timeout: float | str | None = None

@@ -50,6 +50,8 @@ class Service(Value):
         grace_period: Seconds that it may take to stop.
         pid_file: The pid file; None for the default place.
         workers: How many processes run the program, under a supervisor; 0 for one without.
+        preload: True forks workers from one process that has imported the program; "require"
+            refuses to start where that cannot be forked.
         restart_policy: Which workers that end are replaced: "always", "on-failure" or "never".
         crash_limit: So many failures in a row, and no worker is replaced any more.
         hang_timeout: Seconds without a turn of its loop, and a worker is replaced; 0 for never.
@@ -85,6 +87,7 @@ class Service(Value):
     grace_period: float = 10.0
     pid_file: str | None = None
     workers: int = 0
+    preload: bool | str = False
     restart_policy: str = "always"
     crash_limit: int = 8
     hang_timeout: float = 0.0

@@ -139,7 +139,7 @@ def test_what_a_worker_has_said_half_is_heard_whole(cut: int) -> None:
     with ours, theirs, open(lifeline, "rb"):  # noqa: PTH123 - only to be closed
         said = _frame("status", text="loading")
         theirs.sendall(said[:cut])
-        before = Process(3, 1, 4711, ours.fileno(), other)
+        before = Process(3, 1, 4711, (ours.fileno(), other))
         assert list(before.hear()) == []
         before.status, before.asked_at = "warm", 12.25
         after = Process.take_over(json.loads(json.dumps(before.hand_over())))

@@ -84,6 +84,21 @@ def _add_log_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--workers", type=int, metavar="N", help="so many processes, kept alive by a supervisor")
+    # Two options, not one with a value that may be left out: that would take the target for it.
+    add(
+        "--preload",
+        action="store_const",
+        const=True,
+        help="import the program once and fork the workers from there; if it cannot be forked, "
+        "each worker imports it",
+    )
+    add(
+        "--preload=require",
+        action="store_const",
+        const="require",
+        dest="preload",
+        help="the same; if it cannot be forked, refuse, and say why",
+    )
     add(
         "--restart-policy",
         metavar="POLICY",
@@ -152,6 +167,7 @@ _FLAGS = (
     "notify_fd",
     "pid_file",
     "workers",
+    "preload",
     "restart_policy",
     "crash_limit",
     "hang_timeout",

@@ -46,6 +46,7 @@ def describe_plan(plan: Plan) -> str:
         ("launcher", plan.launcher),
         ("service", plan.worker),
         ("launcher", plan.last),
+        ("template", plan.template),
         ("workers, each", plan.program),
     ):
         if chosen:

@@ -155,6 +155,8 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
         f"{facts['cpu_seconds']:.2f} s of CPU, runtime {facts['runtime']}, "
         f"forkfirst {facts['forkfirst']}"
     )
+    if facts.get("preload"):
+        lines.append(f"  preload  {facts['preload']}")
     lines.extend(map(_describe_worker, facts.get("workers", ())))
     if facts["log"]:
         lines.append(f"  log      {facts['log']}")

@@ -127,11 +127,15 @@ def describe_source(hazard: Hazard) -> str:
     return f"{hazard.detail}, {made}" if hazard.detail else made
 
 
-def describe_hazards(hazards: Iterable[Hazard], *, service: str = "") -> str:
+_SPAWN = "start with --spawn (a fresh interpreter instead of a fork)"
+
+
+def describe_hazards(hazards: Iterable[Hazard], *, service: str = "", instead: str = _SPAWN) -> str:
     """Return the refusal that a person reads: the facts, the consequences, what to do.
 
     The first line has no capital and no full stop, like every message of forkfirst; the others are
-    indented by two spaces. Equal consequences and remedies are told once.
+    indented by two spaces. Equal consequences and remedies are told once. *instead* is what helps
+    where nothing can be changed.
     """
     found = tuple(hazards)
     what = f'cannot fork "{service}"' if service else "cannot fork"
@@ -142,11 +146,10 @@ def describe_hazards(hazards: Iterable[Hazard], *, service: str = "") -> str:
     lines += [f"  {text}" for text in consequences]
     remedies = dict.fromkeys(hazard.remedy for hazard in found if hazard.remedy)
     if remedies:
-        lines.append(f"  do: {'; '.join(remedies)}, or {_SPAWN}")
+        lines.append(f"  do: {'; '.join(remedies)}, or {instead}")
     return "\n".join(lines)
 
 
-_SPAWN = "start with --spawn (a fresh interpreter instead of a fork)"
 _RUNTIME = frozenset({"running-loop", "idle-loop", "epoll", "io-uring", "runtime-threads"})
 _THREADS = frozenset({"native-threads", "python-threads", "executor-threads", "watchdog-thread"})
 

@@ -63,6 +63,7 @@ def make_plan(
         socket = f"{own}/{service.name}.sock" if own and not service.inetd else ""
         places = replace(places, pid_file="", record="", control_socket=socket)
     first, leader, early = _process_steps(service, spawn=spawn or not host.forks_well)
+    template, program = _program_steps(service, mode) if service.workers else ((), ())
     if mode != DAEMON:
         first = leader = early = ()
     return Plan(
@@ -76,7 +77,8 @@ def make_plan(
         launcher=_launcher_steps(outside, host, places, mode),
         worker=_worker_steps(service, host, places, mode),
         last=(steps.AwaitReady(seconds=service.ready_seconds),) if mode == DAEMON else (),
-        program=_program_steps(service, mode) if service.workers else (),
+        program=program,
+        template=template,
     )
 
 
@@ -103,6 +105,7 @@ def plan_again(
 
         runtime = "command" if service.command else service.runtime
         again = confinement.plan_after_exec(runtime)
+    template, program = _program_steps(service, mode)
     return Plan(
         mode=mode,
         service=service,
@@ -114,7 +117,8 @@ def plan_again(
         launcher=(),
         worker=again,
         last=(),
-        program=_program_steps(service, mode),
+        program=program,
+        template=template,
     )
 
 
@@ -218,14 +222,19 @@ def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -
     return tuple(chosen)
 
 
-def _program_steps(service: Declaration, mode: str) -> tuple[Step, ...]:
+def _program_steps(service: Declaration, mode: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Return the steps of the template, if there is to be one, and those of each worker."""
     chosen: list[Step] = [steps.CleanEnvironment(remove=(), assign=service.environment)]
     chosen.append(steps.SetUmask(umask=service.umask))
     directory = service.directory or ("/" if mode == DAEMON else "")
     if directory:
         chosen.append(steps.ChangeDirectory(path=directory))
     chosen.append(_run_program(service))
-    return tuple(chosen)
+    if not service.preload:
+        return (), tuple(chosen)
+    from forkfirst.plan.fleet import preloading  # noqa: PLC0415 - only where there is one
+
+    return preloading.divide(tuple(chosen), service)
 
 
 def _run_program(service: Declaration) -> Step:

@@ -31,6 +31,8 @@ class Plan(Value):
         worker: Steps of the process that runs the program, or of the supervisor in its place.
         last: Steps of the launcher when all the others are done.
         program: Steps of each worker, taken anew for each; empty where there is no supervisor.
+        template: Steps of the process that workers are forked from; empty where that is the
+            supervisor itself.
     """
 
     mode: str
@@ -44,6 +46,13 @@ class Plan(Value):
     worker: tuple[Step, ...]
     last: tuple[Step, ...]
     program: tuple[Step, ...] = ()
+    template: tuple[Step, ...] = ()
+
+    @property
+    def plain(self) -> tuple[Step, ...]:
+        """The steps of a worker that no template has forked."""
+        chosen = (*self.template, *self.program)
+        return tuple(step for step in chosen if step.taken_in != "supervise.template")
 
     @property
     def spawns(self) -> bool:
@@ -60,5 +69,6 @@ class Plan(Value):
             *self.launcher,
             *self.worker,
             *self.last,
+            *self.template,
             *self.program,
         )

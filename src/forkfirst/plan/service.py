@@ -48,6 +48,8 @@ class Declaration(Value):
         notify_fd: The descriptor on which a command writes a newline when ready, or -1.
         pid_file: The pid file, absolute; "" for the default place.
         workers: How many processes run the program, under a supervisor; 0 for one without.
+        preload: Whether workers are forked from a process that has imported the program: "" for
+            no; "prefer" for yes, if that can be forked; "require" for yes, or not at all.
         restart_policy: Which workers that end are replaced: one of `RESTART_POLICIES`.
         crash_limit: So many failures in a row, and no worker is replaced any more.
         hang_seconds: A worker whose runtime has not turned for so long is replaced; 0 for never.
@@ -87,6 +89,7 @@ class Declaration(Value):
     notify_fd: int = -1
     pid_file: str = ""
     workers: int = 0
+    preload: str = ""
     restart_policy: str = "always"
     crash_limit: int = 8
     hang_seconds: float = 0.0
@@ -175,6 +178,9 @@ def _check_fleet(service: Declaration) -> None:
             "a commit window needs workers that can be paused, and a command cannot be: "
             "leave it out, or ask a canary's health"
         )
+    elif service.preload and (service.command or not service.workers):
+        why = "for a command: it is no Python program to import" if service.command else ""
+        message = f"preload means nothing {why or 'without workers'}"
     for field in _NEVER_NEGATIVE:
         if not 0 <= getattr(service, field) < float("inf"):
             message = f"{field} must be 0 or more, and finite"

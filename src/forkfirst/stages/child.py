@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 
 from forkfirst import errors
 from forkfirst.plan import first, steps
-from forkfirst.stages import answers, fork_first
+from forkfirst.stages import answers, fork_first, program
 from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.unix import channel, session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import ModuleType
     from typing import Any, NoReturn
 
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
     from forkfirst.stages.start import Start
 
 _STDERR = 2
-_MODULES = {
-    "asyncio": "asyncio_",
-    "uvloop": "uvloop_",
-    "trio": "trio_",
-    "none": "plain",
-    "command": "command",
-}
 
 
 def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
@@ -130,39 +122,55 @@ def run_program(start: Start, telling: Telling | None = None) -> NoReturn:
     *telling* is who hears how it goes, if not the launcher.
     """
     import faulthandler  # noqa: PLC0415 - built in; after the fork, because it holds a descriptor
-    import gc  # noqa: PLC0415 - built in
 
     faulthandler.enable()  # a death by signal leaves its stack in the log
     facts = start.facts
     assert facts is not None  # noqa: S101 - ServeControl comes before RunProgram
     telling = telling or _make_telling(start, facts)
-    status = errors.ProgramFailedError.exit_status
+    status = attempt(start, telling, lambda: _run_to_its_end(start, facts, telling))
+    telling.left(status)
+    leave(start, status)
+
+
+def _run_to_its_end(start: Start, facts: answers.Facts, telling: Telling) -> int:
+    import gc  # noqa: PLC0415 - built in
+
+    module, main, context = _prepare(start, facts, telling)
+    # What was loaded until here stays for good. Else the first collection would walk all
+    # of it, and copy every page of it that is still shared: 7 ms before the port answers.
+    gc.freeze()
+    gc.enable()
+    status: int = module.run(main, context)
+    if status == errors.ProgramFailedError.exit_status:
+        telling.ended("raised")
+    return status
+
+
+def attempt(start: Start, telling: Telling, act: Callable[[], int]) -> int:
+    """Do *act*, which runs code of the person's; return its status, or that of its failure.
+
+    A failure is reported and shown; nothing is raised.
+    """
+    facts = start.facts
+    assert facts is not None  # noqa: S101 - as in `run_program`
     try:
-        module, main, context = _prepare(start, facts, telling)
-        # What was loaded until here stays for good. Else the first collection would walk all
-        # of it, and copy every page of it that is still shared: 7 ms before the port answers.
-        gc.freeze()
-        gc.enable()
-        status = module.run(main, context)
-        if status == errors.ProgramFailedError.exit_status:
-            telling.ended("raised")
+        return act()
     except errors.ForkfirstError as error:
         if start.report_to == NO_DESCRIPTOR:
             sys.stderr.write(f"forkfirst: {error}\n")
         else:
             fork_first.report_refusal(start.report_to, error)
         _note_failure(facts, error)
-        status = error.exit_status
+        return error.exit_status
     except SystemExit as exit_:
         from forkfirst.runtime import ending  # noqa: PLC0415 - only for an end like this
 
-        status = ending.status_of_exit(exit_.code)
+        return ending.status_of_exit(exit_.code)
     except BaseException as error:  # noqa: BLE001 - what the program's import raised is shown, whole
         _show_exception(error)
         _note_failure(facts, error)
         telling.ended("raised")
-    telling.left(status)
-    _leave(start, status)
+        return errors.ProgramFailedError.exit_status
 
 
 def _note_failure(facts: answers.Facts, error: BaseException) -> None:
@@ -197,7 +205,7 @@ def _prepare(
     start: Start, facts: answers.Facts, telling: Telling
 ) -> tuple[ModuleType, Any, Context]:
     service = start.plan.service
-    context_ = _import_runtime("context")
+    context_ = program.import_runtime("context")
     context = context_.Context(
         name=service.name,
         listeners=tuple(start.listeners),
@@ -221,47 +229,10 @@ def _prepare(
     telling.begin(context)
     if service.command:
         facts.runtime = "command"
-        command = _import_runtime("command")
+        command = program.import_runtime("command")
         return command, command.make_main(service), context
-    main = _find_main(start, facts)
-    return _import_runtime(_MODULES[facts.runtime]), main, context
-
-
-def _find_main(start: Start, facts: answers.Facts) -> Any:
-    """Return the program, or what serves the application, and note the runtime that it runs on."""
-    service = start.plan.service
-    target = _import_runtime("target")
-    main = start.program
-    if main is None:
-        main = target.load(service.target, service.source_directory)
-    facts.runtime = service.runtime
-    if service.serve:
-        from forkfirst.plan import serving  # noqa: PLC0415 - only for an application
-
-        facts.runtime = serving.choose_runtime(service)
-        application = _import_runtime("serve.application")
-        options = dict(service.serve_options)
-        return application.make_main(main, service.target, service.serve, options)
-    if service.runtime == "auto":
-        facts.runtime = "asyncio" if target.is_async(main) else "none"
-    return main
-
-
-def _import_runtime(name: str) -> Any:
-    """Import a module of our own: a failure of that is not the program's.
-
-    Raises:
-        SystemRefusedError: It cannot be read.
-        ConfigError: The runtime that was asked for is not installed.
-    """
-    try:
-        return __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
-    except (OSError, ImportError) as error:
-        if not isinstance(error, ModuleNotFoundError) or error.name not in _MODULES:
-            refusal = fork_first.explain("load the runtime", error)
-            raise refusal from error
-        message = f"cannot run on {error.name}: it is not installed"
-        raise errors.ConfigError(message, hint=f"pip install 'forkfirst[{error.name}]'") from error
+    module, main, facts.runtime = program.find(start)
+    return module, main, context
 
 
 def serve_control(start: Start) -> None:
@@ -346,7 +317,7 @@ def show_stacks(facts: answers.Facts, what: str) -> None:
 # -- the end ---------------------------------------------------------------------------------------
 
 
-def _leave(start: Start, status: int) -> NoReturn:
+def leave(start: Start, status: int) -> NoReturn:
     """Do what the interpreter would do at its exit, tidy up, and leave.
 
     Not `sys.exit`: that would unwind the launcher's frames below us.

@@ -53,7 +53,14 @@ _OURS = (
     *("control.caller", "control.protocol", "control.server"),
     *("runtime.context", "runtime.ending", "runtime.pulse", "runtime.stacks", "runtime.stopping"),
     *("runtime.outside", "runtime.waiting", "systemd.journal", "systemd.notify"),
-    *("runtime.target", "stages.answers", "stages.child", "stages.fork_first", "unix.channel"),
+    *(
+        "runtime.target",
+        "stages.answers",
+        "stages.child",
+        "stages.program",
+        "stages.fork_first",
+        "unix.channel",
+    ),
     *("unix.log_file", "unix.session", "unix.signals", "unix.socket_facts", "unix.sockets"),
 )
 _PAUSING = ("runtime.accepting", "unix.stand_in")

@@ -38,6 +38,7 @@ class Start:
         control_name: Its name in the kernel after an "@", where it has no path.
         paths: Sockets that this start made: path, inode and device. They go when the service does.
         report_to: Where the service reports, or `NO_DESCRIPTOR`.
+        lifeline: The end that a child of a supervisor lives by, or `NO_DESCRIPTOR`.
         child: What a fork returned, in the first process of a container.
         pid: The service, once the launcher knows it; 0 before.
         pidfd: A handle of that process, if there are such and it was still there.
@@ -81,6 +82,7 @@ class Start:
         self.control_name = ""
         self.paths: list[tuple[str, int, int]] = []
         self.report_to = NO_DESCRIPTOR
+        self.lifeline = NO_DESCRIPTOR
         self.child = NO_DESCRIPTOR
         self.pid = 0
         self.pidfd: int | None = None

@@ -26,8 +26,10 @@ def open_lifeline() -> tuple[int, int]:
     return channel.open_channel()
 
 
-def hold(fd: int) -> bool:
+def hold(fd: int, *, group: bool = False) -> bool:
     """Have the kernel end this process by SIGKILL when the other end of *fd* is closed.
+
+    With *group*, every process that is then in the process group in which this one is now.
 
     Returns whether it will; where it cannot (F_SETSIG is Linux's own), the end of file on *fd* must
     be watched instead. If the other end is closed already, this ends the process at once.
@@ -37,7 +39,7 @@ def hold(fd: int) -> bool:
     set_signal = getattr(fcntl, "F_SETSIG", None)
     if set_signal is None:
         return False
-    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp() if group else os.getpid())
     fcntl.fcntl(fd, set_signal, signal.SIGKILL)
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     poll = select.poll()

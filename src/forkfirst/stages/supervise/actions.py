@@ -9,7 +9,7 @@ from forkfirst import errors
 from forkfirst.plan.fleet import events
 from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.stages.start import unlink_if_same
-from forkfirst.stages.supervise import outside, worker
+from forkfirst.stages.supervise import outside, preloading, starting
 from forkfirst.stages.supervise.process import read_memory, read_resident
 from forkfirst.unix import channel, children
 
@@ -36,11 +36,6 @@ class Ticket:
         self.fd = fd
 
 
-def throw_dice() -> float:
-    """Return chance, in [0, 1). Not from `random`, whose state the workers would share."""
-    return int.from_bytes(os.urandom(4), "big") / 2**32
-
-
 def measure(pid: int) -> int:
     """Return the memory of *pid* in bytes."""
     return read_memory(pid) or read_resident(pid)
@@ -50,35 +45,10 @@ def measure(pid: int) -> int:
 
 
 def _start_worker(supervisor: Supervisor, action: events.StartWorker) -> None:
-    kit = _find_kit(supervisor, action.generation)
-    foreign = supervisor.own_descriptors()
-    mine = {fd for _, fd in kit.listeners}
-    others = {fd for one in supervisor.kits.values() for _, fd in one.listeners}
-    others.update(fd for one in supervisor.tickets.values() for _, fd in one.kit.listeners)
-    try:
-        process = worker.fork_worker(
-            supervisor.start,
-            kit,
-            action.worker,
-            action.generation,
-            (*foreign, *(others - mine)),
-        )
-    except (OSError, errors.UnsafeFork) as error:
-        supervisor.say(f"cannot start worker {action.worker}: {error}")
-        status = errors.SystemRefusedError.exit_status
-        supervisor.happen(events.Exited(worker=action.worker, status=status, jitter=throw_dice()))
-        return
-    supervisor.processes[action.worker] = process
-    supervisor.happen(events.Started(worker=action.worker, share=throw_dice()))
-
-
-def _find_kit(supervisor: Supervisor, generation: int) -> Kit:
-    """Return what *generation* has; one not seen before has what the reload in progress brought."""
-    if generation not in supervisor.kits:
-        tickets = [one for one in supervisor.fleet.tickets if one in supervisor.tickets]
-        kit = supervisor.tickets[tickets[-1]].kit if tickets else supervisor.first_kit
-        supervisor.kits[generation] = kit
-    return supervisor.kits[generation]
+    kit = starting.find_kit(supervisor, action.generation)
+    start = preloading.start_worker if kit.is_preloaded else starting.fork_plainly
+    if start(supervisor, action.worker, action.generation):
+        supervisor.happen(events.Started(worker=action.worker, share=starting.throw_dice()))
 
 
 def _drain(supervisor: Supervisor, action: events.Drain) -> None:
@@ -94,6 +64,8 @@ def _signal(supervisor: Supervisor, number: int, signal_number: int) -> None:
     process = supervisor.processes.get(number)
     if process is not None:
         process.signal(signal_number)
+    else:
+        preloading.give_up(supervisor, number, signal_number)
 
 
 def _tell(kind: str) -> Callable[[Supervisor, Any], None]:
@@ -120,6 +92,7 @@ def _abandon(supervisor: Supervisor, action: events.Abandon) -> None:
 
 
 def _forget_generation(supervisor: Supervisor, action: events.ForgetGeneration) -> None:
+    preloading.forget(supervisor, action.generation)
     kit = supervisor.kits.pop(action.generation, None)
     if kit is not None:
         let_go(supervisor, kit)
@@ -161,6 +134,7 @@ def _report_start_failed(supervisor: Supervisor, action: events.ReportStartFaile
 def describe_failure(supervisor: Supervisor, number: int | None, reason: str) -> tuple[str, str]:
     """Return why a worker was not ready, in the words of a service without workers, and a hint."""
     process = supervisor.processes.get(number or 0)
+    process = process or preloading.find_waited_for(supervisor, number)
     if process is None or process.raw is None:
         return reason, ""
     if process.how not in ("", "raised"):

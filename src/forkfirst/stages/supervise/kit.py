@@ -20,6 +20,8 @@ class Kit:
         described: Name and address of each, once a worker has told it; to look at a socket needs
             modules that this process would keep for ever.
         runtime: Who runs the program, once a worker has told it.
+        fell_back: Why its workers are not forked from a template, though that was asked for; or "".
+        template_due: From when on, on the clock, a template that dies is made again unasked.
     """
 
     def __init__(self, plan: Plan, listeners: Iterable[tuple[str, int]]) -> None:
@@ -27,6 +29,13 @@ class Kit:
         self.listeners = tuple(listeners)
         self.described: list[tuple[str, str]] = []
         self.runtime = plan.service.runtime
+        self.fell_back = ""
+        self.template_due = 0.0
+
+    @property
+    def is_preloaded(self) -> bool:
+        """Whether its workers are forked from a template."""
+        return bool(self.plan.template) and not self.fell_back
 
     @property
     def addresses(self) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from forkfirst import errors
 from forkfirst.plan import service, steps
 from forkfirst.plan.fleet import events
 from forkfirst.plan.fleet import machine as fleet
-from forkfirst.stages.supervise import actions, outside, reloading, told
+from forkfirst.stages.supervise import actions, outside, preloading, reloading, starting, told
 from forkfirst.stages.supervise.kit import Kit
 from forkfirst.unix import children, session, signals
 from forkfirst.values import replace
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
+    from forkfirst.stages.supervise.preloading import Template
     from forkfirst.stages.supervise.process import Process
     from forkfirst.stages.upgrade.upgrading import Upgrade
     from forkfirst.unix.channel import Report
@@ -59,6 +60,7 @@ def leave_after(supervisor: Supervisor, work: Callable[[], int]) -> NoReturn:
     status = errors.ForkfirstError.exit_status
     try:
         status = work()
+        preloading.end_all(supervisor)
     except BaseException:  # noqa: BLE001 - a bug of ours; the workers die with us
         import traceback  # noqa: PLC0415 - only for that
 
@@ -76,6 +78,7 @@ class Supervisor:
         start: What it was handed.
         fleet: The workers as the pure state machine has them.
         processes: The workers as processes, by the fleet's number.
+        templates: What workers are forked from, by the generation; none where they are forked here.
         kits: What each generation has.
         tickets: What each reload in progress brought, and where its answer goes.
         last_ticket: The number of the last of them.
@@ -94,6 +97,7 @@ class Supervisor:
             settings = replace(settings, ready_timeout=settings.ready_timeout + _AFTER_THE_LAUNCHER)
         self.fleet = fleet.make_fleet(settings)
         self.processes: dict[int, Process] = {}
+        self.templates: dict[int, Template] = {}
         self.tickets: dict[str, actions.Ticket] = {}
         self.last_ticket = 0
         self.control = ""
@@ -172,13 +176,18 @@ class Supervisor:
         chosen = serving or list(self.fleet.generations)
         return chosen[-1].asked if chosen else max(1, self.start.plan.service.workers)
 
+    @property
+    def children(self) -> list[Process]:
+        """The workers and the templates, as processes."""
+        return [*self.processes.values(), *self.templates.values()]
+
     def own_descriptors(self) -> list[int]:
         """Return the descriptors that no worker may have; listeners are not among them."""
         lock = self.start.pid_file.fd if self.start.pid_file is not None else -1
         fds = [lock, self.start.report_to, self._wake, self._wake_end]
         fds += [ticket.fd for ticket in self.tickets.values()]
         fds += self.upgrade.descriptors() if self.upgrade is not None else ()
-        for process in self.processes.values():
+        for process in self.children:
             fds += process.descriptors()
         return [fd for fd in fds if fd >= 0]
 
@@ -189,7 +198,7 @@ class Supervisor:
         assert server is not None  # noqa: S101 - `told.serve` has made it
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        heard = {one.fd: one for one in self.processes.values() if one.is_heard}
+        heard = {one.fd: one for one in self.children if one.is_heard}
         asked = server.descriptors()
         for fd in heard:
             poll.register(fd, select.POLLIN)
@@ -253,7 +262,7 @@ class Supervisor:
     def _on_time(self) -> None:
         now = time.monotonic()
         if self.fleet.timer is not None and self.fleet.timer <= now:
-            self.happen(events.Tick(jitter=actions.throw_dice()))
+            self.happen(events.Tick(jitter=starting.throw_dice()))
         if self._feed_at <= now:
             self._feed_at = outside.feed(self)
         if self.upgrade is not None and self.upgrade.deadline <= now:
@@ -268,14 +277,18 @@ class Supervisor:
     def _hear(self, process: Process) -> None:
         for report in process.hear():
             self.note(process, report)
+        if not process.pid and not process.is_heard:
+            preloading.note_lost(self, process)
 
     def note(self, process: Process, report: Report) -> None:
-        """Deal with what a worker has said; after an upgrade it may be of another version.
+        """Deal with what a worker or a template has said; it may be of another version.
 
-        So a field keeps its meaning for ever, and one that is new may be missing.
+        After an upgrade, that is. So a field keeps its meaning for ever, and may be missing if new.
         """
         fields = report.fields
         match report.kind:
+            case "began" | "preloaded" | "unsafe":
+                preloading.note(self, process, report)
             case "ready":
                 process.status = str(fields["status"]) or process.status
                 kit = self.kits[process.generation]
@@ -297,32 +310,42 @@ class Supervisor:
             case "pulse":
                 process.asked_at = 0.0
                 if float(fields["seconds"]) >= self._hang_seconds() > 0:
-                    self.happen(events.Hung(worker=process.number, jitter=actions.throw_dice()))
+                    self.happen(events.Hung(worker=process.number, jitter=starting.throw_dice()))
             case "log is full":
                 told.rotate(self, only_if_full=True)
 
     def _reap(self) -> None:
-        for pid, raw in children.reap_all():
-            process = next((one for one in self.processes.values() if one.pid == pid), None)
-            if process is None and self.upgrade is not None and pid == self.upgrade.pid:
+        ended = children.reap_all()
+        for process in [one for one in self.processes.values() if not one.pid]:
+            self._hear(process)  # that it is one of those that have ended, maybe
+        for pid, raw in ended:
+            if self.upgrade is not None and pid == self.upgrade.pid:
                 self.upgrade.judge(self, raw)
                 continue
-            if process is None:
+            found = next((one for one in self.children if one.pid == pid), None)
+            if found is None:
                 what = self.spawned.pop(pid, "")
                 if what and raw:
                     self.say(f"{what} {children.describe_status(raw)}")
                     if self.fleet.state == "running":  # its manager waits for the end of it
                         outside.say_ready(self, "not reloaded")
                 continue
-            process.raw = raw
-            self._hear(process)  # its last words
-            self._say_how_it_ended(process, raw)
-            status = children.exit_status(raw)
-            self.happen(
-                events.Exited(worker=process.number, status=status, jitter=actions.throw_dice())
-            )
-            del self.processes[process.number]
-            process.close()
+            self._hear(found)  # its last words
+            if isinstance(found, preloading.Template):
+                preloading.note_end(self, found, raw)
+            else:
+                self.forget(found, raw)
+
+    def forget(self, process: Process, raw: int) -> None:
+        """Deal with the end of a worker."""
+        process.raw = raw
+        self._say_how_it_ended(process, raw)
+        status = children.exit_status(raw)
+        self.happen(
+            events.Exited(worker=process.number, status=status, jitter=starting.throw_dice())
+        )
+        del self.processes[process.number]
+        process.close()
 
     def _say_how_it_ended(self, process: Process, raw: int) -> None:
         found = next((one for one in self.fleet.workers if one.id == process.number), None)
@@ -350,7 +373,7 @@ class Supervisor:
         self.look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
         for process in list(self.processes.values()):
             if process.asked_at and now - process.asked_at >= hang > 0:
-                self.happen(events.Hung(worker=process.number, jitter=actions.throw_dice()))
+                self.happen(events.Hung(worker=process.number, jitter=starting.throw_dice()))
             elif not process.asked_at and process.tell("pulse"):
                 process.asked_at = now
 

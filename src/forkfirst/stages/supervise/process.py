@@ -1,16 +1,17 @@
-"""A worker as the supervisor sees it: a child, a channel both ways, and the end of its lifeline."""
+"""A child as the supervisor sees it: a pid, a channel both ways, and the end of its lifeline."""
 
 from __future__ import annotations
 
 import os
 import time
 
-from forkfirst.unix import channel
+from forkfirst.guard import verdict
+from forkfirst.unix import channel, lifeline, passage, session, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any, NoReturn
 
     from forkfirst.unix.channel import Field, Report
 
@@ -18,13 +19,60 @@ if TYPE_CHECKING:
 _TOLD = ("began", "status", "how", "hint", "asked_at")
 
 
+def fork(
+    run: Callable[[int, int], NoReturn], foreign: Iterable[int]
+) -> tuple[int, tuple[int, int]]:
+    """Fork a child that calls *run*; return, in the supervisor only, its pid and our two ends.
+
+    Args:
+        run: Gets the child's ends: of the channel, and of the lifeline. Never returns.
+        foreign: Descriptors of the supervisor that are nobody else's.
+
+    Raises:
+        UnsafeFork: The supervisor has become something that must not fork.
+        OSError: The kernel refused.
+    """
+    verdict.assert_fork_safe()
+    (ours, let_go), theirs = open_ends()
+    try:
+        mask = signals.block_all()
+        try:
+            pid = session.fork()
+            if pid == 0:
+                for fd in (*foreign, ours, let_go):
+                    os.close(fd)
+                run(*theirs)
+        finally:
+            signals.set_mask(mask)
+    except OSError:
+        os.close(ours)
+        os.close(let_go)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return pid, (ours, let_go)
+
+
+def open_ends() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the ends of a channel and of a lifeline: the supervisor's, and the child's."""
+    ours, theirs = passage.open_passage()
+    try:
+        held, let_go = lifeline.open_lifeline()
+    except OSError:
+        os.close(ours)
+        os.close(theirs)
+        raise
+    return (ours, let_go), (theirs, held)
+
+
 class Process:
-    """One worker's process; it is our child and not reaped, so its pid is its own.
+    """One child's process; it is not reaped, so its pid is its own.
 
     Attributes:
         number: What the fleet calls the worker.
         generation: And its generation.
-        pid: The process.
+        pid: The process; 0 for one that a template is just forking, until it has said it.
         began: When it was forked, in seconds since the epoch.
         raw: What wait(2) said of its end, or None.
         status: What the program last said of itself.
@@ -32,8 +80,14 @@ class Process:
         asked_at: When it was asked for its pulse and has not answered since; 0.0 if it has.
     """
 
-    def __init__(  # noqa: PLR0913 - what a process is known by
-        self, number: int, generation: int, pid: int, fd: int, lifeline: int, *, held: bytes = b""
+    def __init__(
+        self,
+        number: int,
+        generation: int,
+        pid: int,
+        ends: tuple[int, int],
+        *,
+        held: bytes = b"",
     ) -> None:
         self.number = number
         self.generation = generation
@@ -44,11 +98,15 @@ class Process:
         self.how = ""
         self.hint = ""
         self.asked_at = 0.0
-        self.fd = fd
-        self._lifeline = lifeline
-        self._reader = channel.Reader(fd, held)
+        self.fd, self._lifeline = ends
+        self._reader = channel.Reader(self.fd, held)
         self._open = True
-        os.set_blocking(fd, False)  # a worker that is stuck must not hold up the others
+        os.set_blocking(self.fd, False)  # a worker that is stuck must not hold up the others
+
+    @property
+    def title(self) -> str:
+        """What people are told that it is."""
+        return f"worker {self.number} (pid {self.pid})"
 
     def hand_over(self) -> dict[str, Any]:
         """Return what `take_over` makes the same of, in a process with its descriptors."""
@@ -63,7 +121,9 @@ class Process:
     @classmethod
     def take_over(cls, data: Mapping[str, Any]) -> Process:
         """Return the worker that another process of this pid has had."""
-        process = cls(*data["worker"], held=data["held"].encode("latin-1"))
+        number, generation, pid, fd, lifeline_ = data["worker"]
+        held = data["held"].encode("latin-1")
+        process = cls(number, generation, pid, (fd, lifeline_), held=held)
         for name in _TOLD:
             setattr(process, name, data[name])
         process._open = data["open"]
@@ -97,18 +157,27 @@ class Process:
             yield report
 
     def signal(self, number: int) -> None:
-        """Send it a signal; none if it has ended."""
-        if self.raw is None:
+        """Send it a signal; none if it has ended. One that has not begun yet is ended by any."""
+        if not self.pid:
+            self._cut()
+        elif self.raw is None:
             os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Let go of its descriptors; if it lives, it dies of it."""
+        """Let go of its descriptors, if that has not been done; if it lives, it dies of it."""
         self._open = False
-        os.close(self.fd)
-        os.close(self._lifeline)
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+        self._cut()
+
+    def _cut(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+        self._lifeline = -1
 
     def descriptors(self) -> tuple[int, int]:
-        """Return what no other worker may inherit."""
+        """Return what no other child may inherit; -1 for what is closed."""
         return self.fd, self._lifeline
 
 

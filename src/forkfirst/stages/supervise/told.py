@@ -9,7 +9,7 @@ import time
 from forkfirst.control import server
 from forkfirst.plan.fleet import events
 from forkfirst.stages import answers
-from forkfirst.stages.supervise import reloading
+from forkfirst.stages.supervise import preloading, reloading
 from forkfirst.stages.supervise.process import read_resident
 from forkfirst.unix import log_file
 
@@ -79,6 +79,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     found["listeners"] = supervisor.kit.described
     found["runtime"] = supervisor.kit.runtime
     found["asked"] = supervisor.count_asked()
+    found["preload"] = preloading.describe(supervisor)
     found["workers"] = workers
     return found
 
@@ -123,11 +124,8 @@ def _read_work(pid: int) -> tuple[int, int]:
 
 def describe_stacks(supervisor: Supervisor) -> str:
     """Return where every worker is. Asks all at once, and waits a second at most."""
-    waiting = {
-        one.fd: one
-        for one in supervisor.processes.values()
-        if one.raw is None and one.tell("stacks")
-    }
+    asked = [one for one in supervisor.children if one.raw is None and one.tell("stacks")]
+    waiting = {one.fd: one for one in asked}
     texts: dict[int, str] = {}
     deadline = time.monotonic() + _STACKS_WITHIN
     while waiting:
@@ -141,16 +139,17 @@ def describe_stacks(supervisor: Supervisor) -> str:
             process = waiting[fd]
             for report in process.hear():
                 if report.kind == "stacks":
-                    texts[process.number] = str(report.fields["text"])
+                    texts[process.pid] = str(report.fields["text"])
                     del waiting[fd]
                     break
                 supervisor.note(process, report)
             if not process.is_heard:
                 waiting.pop(fd, None)
     return "\n".join(
-        f"worker {one.number} (pid {one.pid}), generation {one.generation}:\n"
-        + texts.get(one.number, "  does not answer: code that holds the interpreter's lock\n")
-        for one in supervisor.processes.values()
+        f"{one.title}, generation {one.generation}:\n"
+        + texts.get(one.pid, "  does not answer: code that holds the interpreter's lock\n")
+        for one in supervisor.children
+        if one in asked or one in supervisor.processes.values()
     )
 
 
@@ -182,6 +181,6 @@ def rotate(supervisor: Supervisor, *, only_if_full: bool = False) -> dict[str, A
         answer = {}
     else:
         answer = answers.rotate(facts)
-    for process in supervisor.processes.values():
+    for process in supervisor.children:
         process.tell("reopen")
     return answer

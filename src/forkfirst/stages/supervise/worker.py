@@ -13,19 +13,20 @@ import time
 from _thread import RLock
 
 from forkfirst import errors
-from forkfirst.guard import verdict
-from forkfirst.plan import steps
 from forkfirst.stages import answers, apply, child, fork_first
 from forkfirst.stages.start import Start
+from forkfirst.stages.supervise import process
 from forkfirst.stages.supervise.process import Process
-from forkfirst.unix import channel, lifeline, log_file, passage, session, signals
+from forkfirst.unix import channel, lifeline, log_file, session, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
+    from forkfirst.plan import steps
     from forkfirst.runtime.context import Context
+    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.supervise.kit import Kit
     from forkfirst.unix.channel import Field, Report
 
@@ -49,27 +50,8 @@ def fork_worker(
         UnsafeFork: The supervisor has become something that must not fork.
         OSError: The kernel refused.
     """
-    verdict.assert_fork_safe()
-    opened = list(passage.open_passage())
-    try:
-        opened.extend(lifeline.open_lifeline())
-        ours, theirs, held, let_go = opened
-        mask = signals.block_all()
-        try:
-            pid = session.fork()
-            if pid == 0:
-                for fd in (*foreign, ours, let_go):
-                    os.close(fd)
-                _run(start, kit, number, theirs, held)
-        finally:
-            signals.set_mask(mask)
-    except OSError:
-        for fd in opened:
-            os.close(fd)
-        raise
-    os.close(theirs)
-    os.close(held)
-    return Process(number, generation, pid, ours, let_go)
+    pid, ends = process.fork(lambda fd, held: _run(start, kit, number, fd, held), foreign)
+    return Process(number, generation, pid, ends)
 
 
 def _run(supervisor: Start, kit: Kit, number: int, fd: int, held: int) -> NoReturn:
@@ -78,25 +60,7 @@ def _run(supervisor: Start, kit: Kit, number: int, fd: int, held: int) -> NoRetu
         signals.reset_handlers()
         signals.unblock_all()
         lifeline.hold(held)
-        if supervisor.server is not None:
-            supervisor.server.stop()  # our copies of its descriptors
-        start = Start(kit.plan, command=supervisor.command, directory=supervisor.directory)
-        start.listeners = list(kit.listeners)
-        start.report_to = fd
-        start.facts = answers.Facts(kit.plan, began=time.time(), listeners=kit.listeners)
-        if supervisor.facts is not None and supervisor.facts.log is not None:
-            start.facts.log = _WorkerLog(supervisor.facts.log, fd)
-            start.facts.log.install()
-        telling = _Telling(start, start.facts)
-        table = apply.with_changes(
-            {steps.RunProgram: lambda _, __: child.run_program(start, telling)}
-        )
-        telling.start_obeying(number)
-        try:
-            fork_first.apply_steps(kit.plan.program, start, table)
-        except errors.ForkfirstError as error:
-            fork_first.report_refusal(fd, error)
-            session.leave(error.exit_status)
+        work(make_start(supervisor, kit, fd, held), kit.plan.plain, apply.TABLE, number)
     except BaseException:  # noqa: BLE001 - whatever it was, it must not go on as a supervisor
         import traceback  # noqa: PLC0415 - only for a bug of ours
 
@@ -105,12 +69,43 @@ def _run(supervisor: Start, kit: Kit, number: int, fd: int, held: int) -> NoRetu
         session.leave(errors.ForkfirstError.exit_status)
 
 
-class _WorkerLog(log_file.Log):
-    """The worker's half of a log that is rotated by the supervisor, for all workers at once."""
+def make_start(supervisor: Start, kit: Kit, fd: int, held: int) -> Start:
+    """Return what a child begins with, given its ends; let go of what is the supervisor's."""
+    if supervisor.server is not None:
+        supervisor.server.stop()  # our copies of its descriptors
+    start = Start(kit.plan, command=supervisor.command, directory=supervisor.directory)
+    start.listeners = list(kit.listeners)
+    start.report_to, start.lifeline = fd, held
+    start.facts = answers.Facts(kit.plan, began=time.time(), listeners=kit.listeners)
+    if supervisor.facts is not None and supervisor.facts.log is not None:
+        start.facts.log = WorkerLog(supervisor.facts.log, fd)
+        start.facts.log.install()
+    return start
+
+
+def work(start: Start, chosen: Sequence[steps.Step], table: Table, number: int) -> NoReturn:
+    """Take the steps *chosen* by *table* as worker *number*; the last of them runs the program."""
+    assert start.facts is not None  # noqa: S101 - `make_start` has made it
+    telling = _Telling(start, start.facts)
+    telling.start_obeying(number)
+    try:
+        fork_first.apply_steps(chosen[:-1], start, table)
+    except errors.ForkfirstError as error:
+        fork_first.report_refusal(start.report_to, error)
+        session.leave(error.exit_status)
+    child.run_program(start, telling)
+
+
+class WorkerLog(log_file.Log):
+    """The worker's half of a log that is rotated by the supervisor, for all workers at once.
+
+    Attributes:
+        fd: The channel on which the supervisor is asked to.
+    """
 
     def __init__(self, model: log_file.Log, fd: int) -> None:
         super().__init__(path=model.path, max_bytes=model.max_bytes, keep=model.keep)
-        self._fd = fd
+        self.fd = fd
         self._has_asked = False
 
     def rotate(self) -> None:
@@ -119,7 +114,7 @@ class _WorkerLog(log_file.Log):
             return
         self._has_asked = True
         try:
-            channel.send(self._fd, "log is full")
+            channel.send(self.fd, "log is full")
         except OSError:
             return
 
@@ -219,7 +214,7 @@ class _Telling(child.Telling):
                 self._send("stacks", text=answers.describe_stacks(self._facts))
             case "log stacks":
                 self._log_stacks("hangs")
-            case "reopen" if isinstance(self._facts.log, _WorkerLog):
+            case "reopen" if isinstance(self._facts.log, WorkerLog):
                 self._facts.log.reopen()
             case "health":
                 self._send("health", reason=_check_health(context))

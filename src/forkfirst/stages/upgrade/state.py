@@ -233,6 +233,7 @@ def _describe_kit(kit: Kit) -> dict[str, Any]:
         "listeners": kit.listeners,
         "described": kit.described,
         "runtime": kit.runtime,
+        "fell_back": kit.fell_back,
     }
 
 
@@ -241,6 +242,7 @@ def _rebuild_kit(data: Mapping[str, Any]) -> Kit:
     kit = Kit(_rebuild_plan(data["plan"]), listeners)
     kit.described = [(name, address) for name, address in data["described"]]
     kit.runtime = data["runtime"]
+    kit.fell_back = data.get("fell_back", "")
     return kit
 
 

@@ -192,6 +192,8 @@ def find_obstacle(supervisor: Supervisor) -> str:
     """Return why *supervisor* cannot be replaced now, or ""."""
     if supervisor.finished is not None:
         return "the service is stopping"
+    if any(one.is_busy for one in supervisor.templates.values()):
+        return "a worker is just being forked"
     return {
         "starting": "the service is still starting",
         "reloading": "a reload is in progress",

@@ -1,0 +1,35 @@
+"""What cannot be preloaded: importing it starts a thread, and a fork copies no thread.
+
+forkfirst start examples/preload/starts_at_import.py:main --workers 2 --preload=require
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forkfirst import Context
+
+WORDS = {number: f"word {number}" for number in range(100_000)}
+"""What is worth to be imported once."""
+
+asked: queue.Queue[int] = queue.Queue()
+counted: list[int] = []
+
+
+def count() -> None:
+    """Count what is asked for, for ever."""
+    while True:
+        counted.append(asked.get())
+
+
+threading.Thread(target=count, name="counter", daemon=True).start()
+
+
+async def main(context: Context) -> None:
+    """Serve until the service is asked to stop."""
+    asked.put(len(WORDS))
+    context.ready()
+    await context.wait_stopping()
