@@ -155,9 +155,7 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
         f"{facts['cpu_seconds']:.2f} s of CPU, runtime {facts['runtime']}, "
         f"forkfirst {facts['forkfirst']}"
     )
-    if facts.get("preload"):
-        lines.append(f"  preload  {facts['preload']}")
-    lines.extend(map(_describe_worker, facts.get("workers", ())))
+    lines.extend(_describe_workers(facts))
     if facts["log"]:
         lines.append(f"  log      {facts['log']}")
     if facts["dropped_bytes"]:
@@ -165,6 +163,11 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
             f"  lost     {facts['dropped_bytes']} bytes of output: the log was not writable"
         )
     return "\n".join(lines)
+
+
+def _describe_workers(facts: dict[str, Any]) -> list[str]:
+    preload = [f"  preload  {facts['preload']}"] if facts.get("preload") else []
+    return preload + [_describe_worker(one) for one in facts.get("workers", ())]
 
 
 def _describe_worker(worker: dict[str, Any]) -> str:

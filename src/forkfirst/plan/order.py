@@ -52,11 +52,7 @@ def make_plan(
         host = _check_rights(service, host)
         service = _enter_root(service)
     places = find_places(service.name, host, pid_file=service.pid_file, log=service.log)
-    mode = DAEMON
-    if host.pid == 1:
-        mode = FIRST_PROCESS
-    elif foreground:
-        mode = FOREGROUND
+    mode = FIRST_PROCESS if host.pid == 1 else FOREGROUND if foreground else DAEMON
     if mode != DAEMON and (host.manager or service.inetd):
         # Who manages it knows who runs, and how to stop it: there is nothing to lock or to note.
         own = host.runtime_directory

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 from forkfirst import errors
 from forkfirst.plan import first, steps
@@ -18,7 +19,7 @@ from forkfirst.unix import channel, session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import ModuleType
     from typing import Any, NoReturn
 

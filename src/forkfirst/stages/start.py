@@ -82,8 +82,7 @@ class Start:
         self.control_name = ""
         self.paths: list[tuple[str, int, int]] = []
         self.report_to = NO_DESCRIPTOR
-        self.lifeline = NO_DESCRIPTOR
-        self.child = NO_DESCRIPTOR
+        self.child = self.lifeline = NO_DESCRIPTOR
         self.pid = 0
         self.pidfd: int | None = None
         self.is_held = False
