@@ -180,6 +180,7 @@ def rotate(supervisor: Supervisor, *, only_if_full: bool = False) -> dict[str, A
             facts.log.rotate_if_full()
         answer = {}
     else:
+        facts.state = _describe_state(supervisor)  # perhaps nobody has asked for it yet
         answer = answers.rotate(facts)
     for process in supervisor.children:
         process.tell("reopen")
