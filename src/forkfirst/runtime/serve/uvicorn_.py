@@ -89,7 +89,7 @@ async def _serve(served: asgi.Application, config: uvicorn.Config, context: Cont
     left = parting.begin_drain(context)
     for one in server.servers:
         one.close()
-    if not config.http2:  # which has no such header, and says goodbye by itself
+    if not getattr(config, "http2", False):  # which has no such header, and says goodbye by itself
         headers.append(parting.LAST)
     await parting.linger(served.websockets.leave(), lambda: server.server_state.connections)
     # It is waited for, and may be a part of a second, whatever the annotation says.
