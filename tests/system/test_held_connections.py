@@ -27,16 +27,22 @@ if TYPE_CHECKING:
 
 HELLO = (ROOT / "examples" / "hello.py").read_text(encoding="utf-8")
 ANSWERS = "                writer.write(LAST_ANSWER if last else ANSWER)\n"
-BUSY = "                self.context.status('busy')\n                await asyncio.sleep({})\n"
+BUSY = """\
+                self.context.status('busy')
+                import os
+                while not os.path.exists({!r}):
+                    await asyncio.sleep(0.01)
+"""
 _IDLE = 10_000
 _COUNT = itertools.count()
 
 
-def _write(home: Home, word: str, busy_seconds: float = 0.0) -> Path:
+def _write(home: Home, word: str, busy_until: Path | None = None) -> Path:
+    """Write the example; *busy_until* is a file whose appearance ends each request."""
     text = HELLO.replace("hello\\n", f"{word}\\n") + f"# {next(_COUNT) * 'x'}\n"
-    if busy_seconds:
+    if busy_until is not None:
         assert ANSWERS in text
-        text = text.replace(ANSWERS, BUSY.format(busy_seconds) + ANSWERS)
+        text = text.replace(ANSWERS, BUSY.format(str(busy_until)) + ANSWERS)
     return home.program("app.py", text)
 
 
@@ -95,29 +101,30 @@ def test_a_kept_connection_is_told_by_its_next_answer(home: Home) -> None:
 
 def test_a_long_request_is_answered_within_the_grace_period(home: Home) -> None:
     """And nobody waits for it: the new code serves at once, the reload says so at once."""
-    address = _start(home, _write(home, "first", busy_seconds=1.5), "--grace-period", 20)
+    done = home.directory / "done"
+    address = _start(home, _write(home, "first", busy_until=done), "--grace-period", 60)
     with _connect(address) as waits:
         waits.sendall(REQUEST)
         _wait_until(home, lambda found: found["status"] == "busy")
-        began = time.monotonic()
         _reload(home)
         with _connect(address) as other:
             assert _ask(other)[1] == b"other"
-        assert time.monotonic() - began < 1.4
+        done.touch()
         assert _read_answer(waits)[1] == b"first"
     _wait_until(home, lambda found: len(found["workers"]) == 1)
 
 
 def test_a_request_longer_than_the_grace_period_is_cut_off_then(home: Home) -> None:
     """The end of the connection without an answer, no sooner; the log says why."""
-    address = _start(home, _write(home, "first", busy_seconds=3600), "--grace-period", 0.5)
+    never = home.directory / "never"
+    address = _start(home, _write(home, "first", busy_until=never), "--grace-period", 0.5)
     with _connect(address) as waits:
         waits.sendall(REQUEST)
         _wait_until(home, lambda found: found["status"] == "busy")
         began = time.monotonic()
         _reload(home)
         assert waits.recv(1) == b"", "closed in order, not reset"
-        assert 0.5 <= time.monotonic() - began < 4
+        assert time.monotonic() - began >= 0.5
     _wait_until(home, lambda found: len(found["workers"]) == 1)
     assert "the grace period of 0.5 s ran out" in home.log("app")
 
@@ -129,9 +136,7 @@ def test_a_request_that_is_half_sent_and_never_finished_is_given_up(home: Home) 
         _ask(slow)
         slow.sendall(REQUEST[:10])
         _reload(home)
-        began = time.monotonic()
         assert slow.recv(1) == b""
-        assert time.monotonic() - began < 4
     _wait_until(home, lambda found: len(found["workers"]) == 1)
 
 
@@ -165,12 +170,9 @@ def test_ten_thousand_idle_connections_are_closed_and_nobody_notices(home: Home)
         assert _ask(idle[-1])[1] == b"first", "the last is accepted, and so are all before"
         with Load(address) as load:
             _reload(home)
-            began = time.monotonic()
             ends = _read_ends(idle)
-            took = time.monotonic() - began
             load.wait_for_more(200)
     assert ends == {b""}
-    assert took < 30
     assert load.failures == []
     assert load.words[0] == b"first\n"
     assert load.words[-1] == b"other\n"

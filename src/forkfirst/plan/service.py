@@ -174,10 +174,7 @@ def _check_fleet(service: Declaration) -> None:
     elif not 0 <= service.canary_percent <= 100:  # noqa: PLR2004 - all of them
         message = f"canary {service.canary_percent:g} is not between 0 and 100 percent"
     elif service.command and service.commit_seconds:
-        message = (
-            "a commit window needs workers that can be paused, and a command cannot be: "
-            "leave it out, or ask a canary's health"
-        )
+        message = "a commit window needs workers that can be paused, and a command cannot be"
     elif service.preload and (service.command or not service.workers):
         why = "for a command: it is no Python program to import" if service.command else ""
         message = f"preload means nothing {why or 'without workers'}"
