@@ -37,6 +37,7 @@ STATE = "system/test_daemon_state.py::"
 FAILURES = "system/test_failures.py::"
 LAUNCHER = "system/test_launcher.py::"
 IDENTITY = "system/test_identity.py::"
+SUCCESSOR = "system/test_successor.py::"
 KILLED = "stages/test_killed_start.py::test_whoever_dies_after_its_own_step_spoils_nothing"
 UPGRADE = "system/test_upgrade.py::"
 BREAKAGES = {
@@ -239,6 +240,61 @@ BREAKAGES = {
         "    return os.pathsep.join(before), os.pathsep.join(after)\n",
         '    return "", ""\n',
         f"{UPGRADE}test_a_program_is_found_as_it_was_before",
+    ),
+    "a predecessor that drains before anybody is ready": Breakage(
+        "stages/succession/predecessor.py",
+        "            ready = process.wait_ready(",
+        "            self._drain()\n            ready = process.wait_ready(",
+        f"{SUCCESSOR}test_bad_code_leaves_the_old_process_serving_and_is_told",
+    ),
+    "a predecessor that accepts while it leaves": Breakage(
+        "stages/succession/predecessor.py",
+        "        context.held_outside = True\n",
+        "",
+        f"{SUCCESSOR}test_no_request_is_lost_by_reloads_under_load",
+    ),
+    "a predecessor that tidies up after itself": Breakage(
+        "stages/succession/predecessor.py",
+        "        start.give_away()\n",
+        "",
+        f"{SUCCESSOR}test_new_code_serves_in_another_process_that_is_the_service",
+    ),
+    "a predecessor that leaves without a word to who waits": Breakage(
+        "stages/succession/predecessor.py",
+        "                one.send_on()\n",
+        "                pass\n",
+        f"{SUCCESSOR}test_a_second_reload_waits_or_is_refused",
+    ),
+    "a successor that does not write its pid": Breakage(
+        "stages/succession/successor.py",
+        "            lock.rewrite(os.getpid())\n",
+        "            pass\n",
+        f"{SUCCESSOR}test_new_code_serves_in_another_process_that_is_the_service",
+    ),
+    "a successor that dies with its predecessor": Breakage(
+        "stages/succession/successor.py",
+        "            if not gone or self._told_to_stop:\n",
+        "            if True:\n",
+        f"{SUCCESSOR}test_the_old_one_is_killed_and_the_successor_becomes_the_service",
+    ),
+    "a successor that stops before its predecessor has finished": Breakage(
+        "stages/succession/successor.py",
+        "            children.wait_gone(self._estate.predecessor, self._pidfd, "
+        "self._estate.drain_seconds)\n",
+        "            pass\n",
+        f"{SUCCESSOR}test_a_stop_waits_for_what_the_old_process_still_answers",
+    ),
+    "a successor in the environment of the program": Breakage(
+        "stages/succession/process.py",
+        "            environment=start.environment,\n",
+        "",
+        f"{SUCCESSOR}test_the_new_process_begins_where_the_old_one_began",
+    ),
+    "a reload that keeps its listeners though it failed": Breakage(
+        "stages/succession/predecessor.py",
+        "                unlink_if_same(*path)\n",
+        "                pass\n",
+        f"{SUCCESSOR}test_a_reload_that_fails_takes_its_new_listeners_with_it",
     ),
 }
 

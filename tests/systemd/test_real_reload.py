@@ -20,17 +20,21 @@ PLACE = "/usr/local/lib/reloaded"
 TARGET = f"{PLACE}/app.py:main"
 PROGRAM = """
 import asyncio, json, os
+count = 0
 connections = set()
 async def answer(reader, writer):
     connections.add(asyncio.current_task())
     await reader.readline()
     uids = [line.split()[1:] for line in open("/proc/self/status") if line.startswith("Uid")]
-    told = {"word": "WORD", "pid": os.getpid(), "uids": uids[0]}
+    told = {"word": "WORD", "pid": os.getpid(), "uids": uids[0], "count": count}
     writer.write(json.dumps(told).encode())
     await writer.drain()
     writer.close()
     connections.discard(asyncio.current_task())
 async def main(context):
+    global count
+    count = int(context.stored_state("count") or 0) + 1
+    context.store_state("count", str(count).encode())
     server = await asyncio.start_server(answer, sock=context.listener())
     context.ready("WORD")
     await context.wait_stopping()
@@ -168,6 +172,26 @@ def test_a_service_that_became_another_user_reloads_as_that_user(
     told = ask(real_systemd, "84")
     assert (told["word"], told["uids"]) == ("other", ["65534"] * 4)
     assert_well(real_systemd, name)
+
+
+def test_what_was_stored_is_there_after_a_reload_as_after_a_restart(
+    real_systemd: RealSystemd, unit: Callable[..., str]
+) -> None:
+    """Whoever comes next begins with it, however it has come."""
+    kind, settings = reloading_unit(real_systemd)
+    name = unit(
+        f"{TARGET} --listen 127.0.0.1:8125", f"{settings}FileDescriptorStoreMax=4\n", kind=kind
+    )
+    write(real_systemd, PROGRAM, "word1")
+    start(real_systemd, name)
+    for number in (2, 3):
+        write(real_systemd, PROGRAM, f"word{number}")
+        real_systemd.run("systemctl", "reload", name)
+        wait_until(real_systemd, name, f"word{number}")
+        assert ask(real_systemd, "8125")["count"] == number
+    real_systemd.run("systemctl", "restart", name)
+    assert ask(real_systemd, "8125")["count"] == 4
+    assert real_systemd.show(name, "NFileDescriptorStore") == "1"
 
 
 def test_a_forking_unit_follows_the_pid_file(

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from forkfirst.runtime.waiting import Wakers
 
     class Outside(Protocol):
-        """Whoever manages the service."""
+        """Whoever manages the service.
+
+        Attributes:
+            kept: Name and descriptor of what it keeps, for a successor.
+        """
+
+        kept: list[tuple[str, int]]
 
         def reloading(self) -> None:
             """Hear that a reload begins."""
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
 
 class NobodyOutside:
     """Nobody manages the service."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, int]] = []
 
     def reloading(self) -> None:
         """Tell nobody."""

@@ -121,10 +121,11 @@ class Notifier:
     def succeeded(self, pid: int, pidfd_id: int | None, status: str) -> None:
         """Say that *pid* is the main process from now on, and ready: both, or neither.
 
-        After it this process may not be listened to any more (`NotifyAccess=main`).
+        After it this process may not be listened to any more (`NotifyAccess=main`), and the other
+        was not until then, so the watchdog's time begins anew.
         """
         identity = () if pidfd_id is None else (f"MAINPIDFDID={pidfd_id:d}",)
-        self._send(f"MAINPID={pid:d}", *identity, "READY=1", *_status(status))
+        self._send(f"MAINPID={pid:d}", *identity, "READY=1", "WATCHDOG=1", *_status(status))
 
     def notify_access(self, who: Literal["none", "main", "exec", "all"]) -> None:
         """Choose whose messages count from now on (NOTIFYACCESS=, systemd 254).

@@ -139,6 +139,7 @@ class ManagedTelling(child.Telling):
         self._manager = manager
         self._service = start.plan.service
         self.fed_by_command = False
+        self.kept = [(name, os.dup(fd)) for name, fd in start.stored]
 
     def begin(self, context: Context) -> None:
         """Watch over the program, and hear of the reloads that its manager wants."""
@@ -191,11 +192,17 @@ class ManagedTelling(child.Telling):
         notify.check_name(name)
         if os.environ.get("FDSTORE") == "0":
             return False
-        return self._manager.tell(lambda notifier: notifier.store([fd], name))
+        is_kept = self._manager.tell(lambda notifier: notifier.store([fd], name))
+        if is_kept:
+            self.kept.append((name, os.dup(fd)))
+        return is_kept
 
     def forget(self, name: str) -> bool:
         """Have the manager close what it keeps as *name*."""
         notify.check_name(name)
+        for one in [one for one in self.kept if one[0] == name]:
+            self.kept.remove(one)
+            os.close(one[1])
         return self._manager.tell(lambda notifier: notifier.remove_stored(name))
 
     def relay(self, fields: Mapping[str, str], fds: Sequence[int], *, was_ready: bool) -> None:

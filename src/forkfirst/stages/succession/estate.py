@@ -11,6 +11,7 @@ Then a word in each direction decides:
 | `ready`     | successor   | the program does its work                 |
 | `take over` | predecessor | be the service                            |
 | `taken`     | successor   | the pid file has my pid, and I answer     |
+| `speak`     | predecessor | the manager listens to you by now         |
 | `stop`      | predecessor | the service is to stop, and you with it   |
 | `show`      | predecessor | write where you wait; answered by `shown` |
 
@@ -83,7 +84,8 @@ def hand_over(  # noqa: PLR0913 - each goes over in a place of its own
     """
     facts, manager = start.facts, start.manager
     service = start.plan.service
-    stored = list(facts.context.stored_descriptors) if facts and facts.context else []
+    outside = facts.context.outside if facts is not None and facts.context is not None else None
+    stored = [] if outside is None else outside.kept
     lock = start.pid_file.fd if start.pid_file is not None else NO_DESCRIPTOR
     descriptors = [lock, start.control, answer, *(one for _, one in [*listeners, *stored])]
     message = {

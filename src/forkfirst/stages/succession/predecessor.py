@@ -202,6 +202,8 @@ class Predecessor:
         self.gone = True
         if start.manager is not None:
             start.manager.say_succeeded(ready.pid, ready.pidfd, ready.status)
+            with suppress(OSError):
+                channel.send(forked.sender, "speak")
         if ready.pidfd is not None:
             os.close(ready.pidfd)
         start.give_away()

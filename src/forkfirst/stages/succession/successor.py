@@ -24,13 +24,13 @@ from forkfirst.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from forkfirst.stages import answers
     from forkfirst.stages.fork_first import Forked, Table
     from forkfirst.stages.start import Start
     from forkfirst.stages.succession.estate import Estate
-    from forkfirst.systemd.notify import Notifier
     from forkfirst.unix.channel import Field
 
 _DYING_SECONDS = 5.0
@@ -95,7 +95,7 @@ class Successor:
             self._is_orphan = True  # killed meanwhile
         self._answer_to = received.answer
         self._lock = threading.Lock()  # of who takes over or leaves first, and of the answer
-        self._notifier: Notifier | None = None
+        self._speak: Callable[[], None] | None = None
         self._is_ready = False
         self._has_taken = False
         self._has_left = False
@@ -125,8 +125,9 @@ class Successor:
         from forkfirst.stages.succession import managed  # noqa: PLC0415 - only where there is one
 
         manager = self.start.manager = managed.take_over(self._estate.manager)
-        self._notifier, manager.notifier = manager.notifier, None  # until it listens
-        return managed.ManagedTelling(self.start, facts, manager, self)
+        telling = managed.ManagedTelling(self.start, facts, manager, self)
+        self._speak = telling.speak
+        return telling
 
     # -- what the program does ---------------------------------------------------------------------
 
@@ -158,12 +159,13 @@ class Successor:
         poll.register(self._orders, select.POLLIN)
         if self._pidfd is not None:
             poll.register(self._pidfd, select.POLLIN)
-        while not self._has_taken:
+        while not self._has_taken or self._speak is not None:
             ready = [fd for fd, _ in poll.poll(0 if self._is_orphan else None)]
             if self._orders in ready and (asked := reader.receive(None)) is not None:
                 self._do(asked.kind)
             else:
                 self._inherit()
+                return
 
     def _do(self, asked: str) -> None:
         if asked == "stop":
@@ -171,16 +173,25 @@ class Successor:
             os.kill(os.getpid(), signal.SIGTERM)
         elif asked == "take over":
             self._take_over()
+        elif asked == "speak":
+            self._begin_to_speak()
         elif asked == "show" and self.start.facts is not None:
             child.show_stacks(self.start.facts, "the new process is not ready")
             self.report("shown")
 
+    def _begin_to_speak(self) -> None:
+        speak, self._speak = self._speak, None
+        if speak is not None:
+            speak()
+
     def _inherit(self) -> None:
         """Be the service, because the predecessor is dead; not if it has only fallen silent."""
         gone = children.wait_gone(self._estate.predecessor, self._pidfd, _DYING_SECONDS)
-        if not gone or self._told_to_stop:
-            session.leave(errors.StuckError.exit_status)
-        self._take_over()
+        if not self._has_taken:
+            if not gone or self._told_to_stop:
+                session.leave(errors.StuckError.exit_status)
+            self._take_over()
+        self._begin_to_speak()
 
     def _take_over(self) -> None:
         try:
@@ -211,8 +222,6 @@ class Successor:
             child.start_server(start, start.facts)
         start.pid_file = lock
         start.paths = [one for one in received.paths if one[0] in received.kept]
-        if start.manager is not None:
-            start.manager.notifier = self._notifier
 
     def _answer_if_due(self) -> None:
         """Tell whoever asked for the reload, once: of two threads, whichever comes second."""
