@@ -163,6 +163,25 @@ def test_the_command_line_that_is_seen_stays_recognisable(home: Home) -> None:
         assert now.count(words) == 1
 
 
+def test_a_template_is_made_again_and_forks_the_next_worker(home: Home) -> None:
+    """One of the version before would go on forking that; without any, each worker would import."""
+    _start(home, "--preload")
+    before = home.status("app")
+    assert _upgrade(home).status == 0
+    found = _wait_until(home, lambda found: found["preload"].startswith("by the template"))
+    assert found["preload"] != before["preload"]
+    assert _p(found) == _p(before)
+    os.kill(_p(found)[0], signal.SIGKILL)
+    found = _wait_until(home, lambda found: _count(found, "ready") == 2 and 3 in _numbers(found))
+    assert "fell back" not in found["preload"]
+    home.stop("app")
+    assert home.list_processes() == {}
+
+
+def _numbers(found: dict[str, Any]) -> list[int]:
+    return [one["worker"] for one in found["workers"]]
+
+
 def test_a_worker_that_drains_is_waited_for_by_the_new_supervisor(home: Home) -> None:
     """A request that began before all of it is answered after all of it."""
     _start(home)

@@ -205,6 +205,20 @@ def note_end(supervisor: Supervisor, found: Template, raw: int) -> None:
     del supervisor.templates[found.generation]
 
 
+def make_after_upgrade(supervisor: Supervisor) -> None:
+    """Make the templates anew that the exec has ended: now they fork the new forkfirst, too."""
+    for one in supervisor.fleet.generations:
+        kit = supervisor.kits[one.number]
+        if one.state not in ("serving", "degraded") or not kit.is_preloaded:
+            continue
+        try:
+            _make(supervisor, one.number)
+        except (OSError, errors.UnsafeFork) as error:
+            supervisor.say(
+                f"preload: no template yet, and tried again for the next worker: {error}"
+            )
+
+
 def _recover(supervisor: Supervisor, found: Template) -> None:
     """Have the worker that was just being forked wait again: it is not its fault."""
     worker, found.asked = found.asked, None
