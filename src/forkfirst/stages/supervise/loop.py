@@ -123,7 +123,6 @@ class Supervisor:
         for process in tuple(self.processes.values()):
             self._hear(process)
         self.obey((*numbers, signal.SIGCHLD))
-        preloading.make_after_upgrade(self)
         return self._keep()
 
     def prepare(self) -> None:

@@ -214,9 +214,7 @@ def make_after_upgrade(supervisor: Supervisor) -> None:
         try:
             _make(supervisor, one.number)
         except (OSError, errors.UnsafeFork) as error:
-            supervisor.say(
-                f"preload: no template yet, and tried again for the next worker: {error}"
-            )
+            supervisor.say(f"preload: no template until the next worker is started: {error}")
 
 
 def _recover(supervisor: Supervisor, found: Template) -> None:

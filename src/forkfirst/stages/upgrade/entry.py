@@ -13,7 +13,7 @@ import sys
 from forkfirst import __version__, errors
 from forkfirst.control.caller import Caller
 from forkfirst.stages import apply, fork_first
-from forkfirst.stages.supervise import actions, loop, told  # noqa: F401 - all of it, for the proof
+from forkfirst.stages.supervise import loop, preloading, told
 from forkfirst.stages.upgrade import outcome, state
 from forkfirst.unix import session, stdio
 
@@ -90,4 +90,5 @@ def _go_on(supervisor: Supervisor, data: Mapping[str, Any]) -> int:
     done = outcome.Outcome(before=data["forkfirst"], after=__version__)
     outcome.send(data["answer"], done)
     os.close(data["answer"])
+    preloading.make_after_upgrade(supervisor)
     return supervisor.resume(data["signals"])
