@@ -178,6 +178,29 @@ def test_a_template_is_made_again_and_forks_the_next_worker(home: Home) -> None:
     assert home.list_processes() == {}
 
 
+@pytest.mark.slow
+def test_a_worker_that_waits_for_its_template_is_waited_for(home: Home) -> None:
+    """It has no pid yet that could be handed over; its template goes with the old supervisor."""
+    gate = home.directory / "gate"
+    _start(home, "--preload", workers=1)
+    template = int(home.status("app")["preload"].rpartition(" ")[2])
+    os.mkfifo(gate)
+    waits = f"import asyncio\nopen({str(gate)!r}).read()\n"
+    home.program("app.py", HELLO.replace("import asyncio\n", waits, 1))
+    os.kill(template, signal.SIGKILL)  # the next one waits in its import
+    _wait_until(home, lambda found: found["preload"].startswith("begins"))
+    assert home.forkfirst("scale", "app", 2).status == 0
+    done = _upgrade(home, "--timeout", "1s")
+    assert (done.status, "a worker is still waiting to be forked" in done.err) == (70, True), done
+    upgrade = home.open(*home.words("upgrade", "app"), stdout=subprocess.DEVNULL)
+    held = os.open(gate, os.O_WRONLY)  # by whoever imports it is open now, too
+    gate.unlink()
+    gate.write_text("")  # for the template that the new supervisor makes
+    os.close(held)
+    assert upgrade.wait(PATIENCE) == 0
+    _wait_until(home, lambda found: _count(found, "ready") == 2)
+
+
 def _numbers(found: dict[str, Any]) -> list[int]:
     return [one["worker"] for one in found["workers"]]
 

@@ -266,7 +266,7 @@ class Supervisor:
         if self._feed_at <= now:
             self._feed_at = outside.feed(self)
         if self.upgrade is not None and self.upgrade.deadline <= now:
-            self.upgrade.give_up()
+            self.upgrade.give_up(self)
         if self.look_at <= now:
             self._look_for_hangs(now)
         if self.measure_at <= now:

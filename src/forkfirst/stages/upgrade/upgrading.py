@@ -60,7 +60,7 @@ class Upgrade:
 
     Attributes:
         pid: The proof's process; 0 when it has ended.
-        deadline: When it must have, by the monotonic clock.
+        deadline: When all must be over, by the monotonic clock.
         version: The new version, once it has proved itself; "" before.
     """
 
@@ -101,16 +101,18 @@ class Upgrade:
             os.close(file)
             os.close(tied)
 
-    def give_up(self) -> None:
-        """End a proof that takes too long; how it ended is then judged."""
+    def give_up(self, supervisor: Supervisor) -> None:
+        """End what takes too long: a proof, which is then judged; or the wait after it."""
         self.deadline = float("inf")
         if self.pid:
             self._is_late = True
             os.kill(self.pid, signal.SIGKILL)  # not reaped yet: that would have made it 0
+        else:
+            self.fail(supervisor, "a worker is still waiting to be forked")
 
     def judge(self, supervisor: Supervisor, raw: int) -> None:
         """Learn from the end of the proof, which wait(2) described as *raw*, whether to go on."""
-        self.pid, self.deadline = 0, float("inf")
+        self.pid = 0
         last = _read_end(self._said).rstrip("\n").rpartition("\n")[2]
         if raw == 0 and last.startswith(state.PROVED):
             self.version = last.removeprefix(state.PROVED)
@@ -122,7 +124,12 @@ class Upgrade:
         self.fail(supervisor, reason, output=_read_end(self._trouble))
 
     def take_place(self, supervisor: Supervisor) -> None:
-        """Execute the new forkfirst in the place of this process; return only if that failed."""
+        """Execute the new forkfirst in the place of this process; return only if that failed.
+
+        Or if a template is just forking: it will speak, so the loop comes here again.
+        """
+        if any(one.is_busy for one in supervisor.templates.values()):
+            return
         reason = find_obstacle(supervisor)
         if reason:
             self.fail(supervisor, f"meanwhile {reason}")
@@ -192,8 +199,6 @@ def find_obstacle(supervisor: Supervisor) -> str:
     """Return why *supervisor* cannot be replaced now, or ""."""
     if supervisor.finished is not None:
         return "the service is stopping"
-    if any(one.is_busy for one in supervisor.templates.values()):
-        return "a worker is just being forked"
     return {
         "starting": "the service is still starting",
         "reloading": "a reload is in progress",
