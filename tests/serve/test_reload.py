@@ -86,7 +86,7 @@ def test_the_old_generation_comes_back_if_the_new_one_dies_in_the_commit_window(
 
 @pytest.mark.slow
 @pytest.mark.real
-@pytest.mark.parametrize("how", [one for one in EVERY if "trio" not in one])
+@pytest.mark.parametrize("how", EVERY)
 def test_who_is_paused_accepts_nobody(home: Home, how: str) -> None:
     """Else two generations would answer by turns for as long as the commit window is open."""
     served.begin(home, how, "--workers", 1)

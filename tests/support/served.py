@@ -60,8 +60,12 @@ def begin(home: Home, how: str, *flags: object, name: str = "app") -> None:
 def connect(address: tuple[str, int] | str) -> socket.socket:
     """Return a connection to *address*."""
     connection = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-    connection.settimeout(PATIENCE)
-    connection.connect(address)
+    try:
+        connection.settimeout(PATIENCE)
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 
