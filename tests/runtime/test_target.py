@@ -303,6 +303,20 @@ def test_the_context_is_given_to_what_takes_it(main: Any, answer: Any) -> None:
     assert target.wants_context(main) == ("C" in str(answer))
 
 
+def test_an_application_is_told_from_a_program() -> None:
+    """Who forgets --serve has read the documentation of a server, and not ours yet."""
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
+
+    def wsgi(environ: Any, start_response: Any) -> None: ...
+
+    for application, kind in ((asgi, "an ASGI"), (wsgi, "a WSGI")):
+        with pytest.raises(errors.TargetError) as caught:
+            target.wants_context(application)
+        assert caught.value.hint.startswith(f"that is {kind} application")
+        assert "--serve uvicorn" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "main", [lambda a, b: (a, b), lambda a, context: (a, context), lambda *, port: port]
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "main"
 _COROUTINE = 0x80  # inspect.CO_COROUTINE; to import inspect would cost 5 ms
 _FUNCTION = type(lambda: None)
+_APPLICATIONS = {("scope", "receive", "send"): "an ASGI", ("environ", "start_response"): "a WSGI"}
 
 
 def parse(text: str) -> tuple[str, str]:
@@ -142,7 +143,10 @@ def _find_parameter(main: Callable[..., object]) -> str | None:
     if not wanted_by_keyword and len(needed) <= 1:
         return needed[0] + "," if needed else None  # a comma: never mistaken for the name
     message = f"{_describe_kind(main)} needs {', '.join((*needed, *sorted(wanted_by_keyword)))}"
-    raise errors.TargetError(message, hint="a program gets one argument, the context, or none")
+    hint = "a program gets one argument, the context, or none"
+    if kind := _APPLICATIONS.get(tuple(needed)):
+        hint = f"that is {kind} application, for a server to call: add --serve uvicorn"
+    raise errors.TargetError(message, hint=hint)
 
 
 def _inspect_parameters(
