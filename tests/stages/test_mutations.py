@@ -177,8 +177,8 @@ BREAKAGES = {
     ),
     "every session is the service's": Breakage(
         "stages/running.py",
-        "        own_session = session if session and session == self._read_session() else 0\n",
-        "        own_session = self._read_session()\n",
+        "        own_session = session if session and session == self.read_session() else 0\n",
+        "        own_session = self.read_session()\n",
         f"{IDENTITY}test_stop_never_touches_the_session_of_whoever_started",
     ),
     "the log is rotated before READY": Breakage(
