@@ -194,6 +194,24 @@ def test_what_was_stored_is_there_after_a_reload_as_after_a_restart(
     assert real_systemd.show(name, "NFileDescriptorStore") == "1"
 
 
+def test_a_listener_that_is_stored_refuses_nobody_during_a_restart(
+    real_systemd: RealSystemd, unit: Callable[..., str]
+) -> None:
+    """Without a socket unit: systemd holds it while nobody is there, and it comes back by name."""
+    stores = "    context.store(context.listener().fileno(), 'web')\n    context.ready"
+    write(real_systemd, PROGRAM.replace("    context.ready", stores), "stored")
+    name = unit(f"{TARGET} --listen web=127.0.0.1:8126", "FileDescriptorStoreMax=4\n")
+    start(real_systemd, name)
+    with loading(real_systemd, 8126) as told:
+        for number in (2, 3):
+            real_systemd.run("systemctl", "restart", name)
+            assert ask(real_systemd, "8126")["count"] == number
+    served, failed = told
+    assert failed == "[]"
+    assert int(served) > 20
+    assert real_systemd.show(name, "NFileDescriptorStore") == "2"
+
+
 def test_a_forking_unit_follows_the_pid_file(
     real_systemd: RealSystemd, unit: Callable[..., str]
 ) -> None:

@@ -227,7 +227,10 @@ class Context:
         Raises:
             UsageError: The name is not one: ASCII, without colons.
         """
-        return self.outside is not None and self.outside.keep(fd, name)
+        is_kept = self.outside is not None and self.outside.keep(fd, name)
+        if is_kept and any(fd == one for _, one in self._descriptors):
+            self.held_outside = True  # its queue is the next start's
+        return is_kept
 
     def stored(self, name: str) -> tuple[int, ...]:
         """Return the descriptors that were kept as *name*, in no order. They are the caller's now.
