@@ -152,6 +152,7 @@ def test_when_the_new_supervisor_is_killed_nobody_keeps_its_listeners(home: Home
             wait_gone(pidfd)
 
 
+@pytest.mark.slow
 def test_the_command_line_that_is_seen_stays_recognisable(home: Home) -> None:
     """Whoever looks for it by its words finds it, also after the second time."""
     _start(home)
@@ -163,6 +164,7 @@ def test_the_command_line_that_is_seen_stays_recognisable(home: Home) -> None:
         assert now.count(words) == 1
 
 
+@pytest.mark.slow
 def test_a_template_is_made_again_and_forks_the_next_worker(home: Home) -> None:
     """One of the version before would go on forking that; without any, each worker would import."""
     _start(home, "--preload")
@@ -265,6 +267,7 @@ def test_a_program_is_found_as_it_was_before(home: Home) -> None:
     _wait_until(home, lambda found: found["status"] == "helped again")
 
 
+@pytest.mark.slow
 def test_a_program_that_declares_itself_is_upgraded_by_its_own_command(home: Home) -> None:
     """Its supervisor was executed before, without the program; so is the new one."""
     text = (
@@ -452,6 +455,7 @@ def test_one_upgrade_at_a_time_and_none_beside_a_reload(home: Home, package: Own
     assert reload.wait(PATIENCE) == 70
 
 
+@pytest.mark.slow
 def test_one_process_without_a_supervisor_says_what_to_do(home: Home, package: OwnPackage) -> None:
     """Nothing could stay there while forkfirst is replaced; but its reload is a fresh process."""
     package.become("1.0")
