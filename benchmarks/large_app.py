@@ -1,8 +1,9 @@
 """A program with many objects that are made when it is imported, for workers.py to serve.
 
-LARGE_OBJECTS says how many. TELL names a fifo that hears of each worker when it serves, and when it
-had begun to be one (see probe). At SIGUSR1 a worker makes the full collection that a long life
-brings sooner or later. With LARGE_READ each request reads one of the objects.
+LARGE_MIB says how much memory they take. With LARGE_READ each request reads one of them.
+
+TELL names a fifo that hears of each worker when it serves, and when it had begun to be one (see
+probe). At SIGUSR1 a worker makes the full collection that a long life brings sooner or later.
 """
 
 from __future__ import annotations
@@ -13,15 +14,32 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from forkfirst import Context
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n"
-COUNT = int(os.environ["LARGE_OBJECTS"])
 READS = bool(os.environ.get("LARGE_READ"))
-OBJECTS = [{"id": n, "name": f"n{n}", "tags": [n, n + 1]} for n in range(COUNT)]
+
+
+def make_objects(mebibytes: int) -> list[dict[str, object]]:
+    """Return many small objects that take so much memory."""
+    made: list[dict[str, object]] = []
+    until = read_resident() + mebibytes * 2**20
+    while mebibytes and read_resident() < until:
+        first = len(made)
+        made += [{"id": n, "name": f"n{n}", "tags": [n]} for n in range(first, first + 5000)]
+    return made
+
+
+def read_resident() -> int:
+    """Return the resident bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+OBJECTS = make_objects(int(os.environ["LARGE_MIB"]))
 
 
 class Hello(asyncio.Protocol):
@@ -38,7 +56,7 @@ class Hello(asyncio.Protocol):
         for _ in range(data.count(b"\r\n\r\n")):
             Hello.answered += 1
             if READS:
-                str(OBJECTS[Hello.answered * 7919 % COUNT]["name"])
+                str(OBJECTS[Hello.answered * 7919 % len(OBJECTS)]["name"])
             self.transport.write(ANSWER)
 
 

@@ -11,7 +11,6 @@ it is ready, is its own start.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 APP = f"{ROOT / 'benchmarks' / 'large_app.py'}:main"
-OBJECTS = 720_000
-"""Of such objects as the program makes, these take 280 MB."""
+LARGE = 280
+"""MiB of objects that the program makes when it is imported."""
 REQUESTS = 50_000
 CLIENTS = 64
 WORKERS = 8
@@ -44,9 +43,9 @@ MOST_PRELOADED_MS, MOST_PLAIN_MS = 5.0, 15.0
 class Service:
     """The program as a service, while it is entered."""
 
-    def __init__(self, *flags: object, objects: int, reads: bool = False) -> None:
+    def __init__(self, *flags: object, large: int, reads: bool = False) -> None:
         self._flags = flags
-        self._objects = objects
+        self._large = large
         self._reads = "1" if reads else ""
 
     def __enter__(self) -> Self:
@@ -57,20 +56,20 @@ class Service:
             **os.environ,
             "FORKFIRST_STATE_DIR": str(directory),
             "TELL": str(directory / "tell"),
-            "LARGE_OBJECTS": str(self._objects),
+            "LARGE_MIB": str(self._large),
             "LARGE_READ": self._reads,
             "PYTHONPATH": str(ROOT / "benchmarks" / "probe"),
             "BENCH_BEGAN": "1",
         }
         descriptor = os.open(directory / "tell", os.O_RDWR)
         self._told = os.fdopen(descriptor, "rb", buffering=0)
-        self.run("start", APP, "--name", "app", "--listen", "web=127.0.0.1:0", *self._flags)
-        status = json.loads(self.run("status", "app", "--json"))
-        self.port = int(status["listeners"][0][1].rpartition(":")[2])
-        self.session = os.getsid(status["pid"])
-        self.workers = [one["pid"] for one in status.get("workers", [status])]
-        for _ in self.workers:
-            self.hear("ready")
+        self.address = str(directory / "web")
+        listen = f"web=unix:{self.address}"
+        self.run("start", APP, "--name", "app", "--listen", listen, *self._flags)
+        # Not asked for its status: the supervisor would have to load what answers it.
+        self.session = os.getsid(int((directory / "run" / "app.pid").read_text()))
+        count = WORKERS if "--workers" in self._flags else 1
+        self.workers = [self.hear("ready")[0] for _ in range(count)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,12 +115,12 @@ def read_memory(pid: int) -> int:
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
 
 
-async def ask(port: int, number: int) -> None:
+async def ask(address: str, number: int) -> None:
     """Ask *number* times over each of the clients' connections, a new one every hundred times."""
 
     async def client() -> None:
         for _ in range(max(1, number // 100)):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_unix_connection(address)
             for _ in range(100):
                 writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 await reader.readuntil(b"hello\n")
@@ -132,8 +131,8 @@ async def ask(port: int, number: int) -> None:
 
 def measure_memory(*flags: object, reads: bool = False) -> float:
     """Serve the requests, have every worker collect, and return the memory of all."""
-    with Service(*flags, objects=OBJECTS, reads=reads) as service:
-        asyncio.run(ask(service.port, REQUESTS // CLIENTS))
+    with Service(*flags, large=LARGE, reads=reads) as service:
+        asyncio.run(ask(service.address, REQUESTS // CLIENTS))
         for pid in service.workers:
             os.kill(pid, signal.SIGUSR1)
         for _ in service.workers:
@@ -153,10 +152,10 @@ class Replacement(NamedTuple):
     ready: Figure
 
 
-def measure_replacement(*flags: object, objects: int) -> Replacement:
+def measure_replacement(*flags: object, large: int) -> Replacement:
     """Kill workers that are known to be well, one after the other."""
     found: list[tuple[float, float]] = []
-    with Service("--workers", WORKERS, *flags, objects=objects) as service:
+    with Service("--workers", WORKERS, *flags, large=large) as service:
         for _ in range(ROUNDS):
             time.sleep(STABLE_SECONDS)
             for pid in tuple(service.workers):
@@ -204,12 +203,12 @@ def main() -> None:
     reading = measure_memory("--workers", WORKERS, "--preload=require", reads=True)
     plain = measure_memory("--workers", WORKERS)
     times = {
-        (how, objects): measure_replacement(*flags, objects=objects)
-        for objects in (0, OBJECTS)
+        (how, large): measure_replacement(*flags, large=large)
+        for large in (0, LARGE)
         for how, flags in (("plain", ()), ("preloaded", ("--preload=require",)))
     }
     memory = write_table(
-        ["of the program with 280 MB of objects", "memory of all processes, MiB", "÷ one"],
+        [f"of the program with {LARGE} MiB of objects", "memory of all processes, MiB", "÷ one"],
         [
             [what, f"{found:.0f}", f"{found / one:.3f}"]
             for what, found in (
@@ -223,8 +222,8 @@ def main() -> None:
     replaced = write_table(
         ["worker", "objects", "killed → another has begun, ms", "killed → ready, ms"],
         [
-            [how, "280 MB" if objects else "none", f"{each.begun:.2f}", f"{each.ready:.1f}"]
-            for (how, objects), each in times.items()
+            [how, f"{large} MiB" if large else "none", f"{each.begun:.2f}", f"{each.ready:.1f}"]
+            for (how, large), each in times.items()
         ],
     )
     bars = describe_bars(one, preloaded, {how: times[how, 0] for how in ("plain", "preloaded")})

@@ -325,6 +325,22 @@ def test_a_reload_into_code_that_cannot_be_preloaded_changes_nothing(home: Home)
     assert {one["status"] for one in home.status("app")["workers"]} == {"first"}
 
 
+def test_an_upgrade_ends_the_template_and_the_next_worker_brings_a_new_one(
+    home: Home, told: Told
+) -> None:
+    """The workers are the supervisor's own children, so nothing happens to them."""
+    workers = sorted(one["pid"] for one in _start(home, told))
+    template = _template(home)
+    _wait_for_spare(home, template)
+    assert home.forkfirst("upgrade", "app").status == 0
+    assert sorted(one["pid"] for one in home.status("app")["workers"]) == workers
+    os.kill(workers[0], signal.SIGKILL)
+    assert told.wait().startswith("imported ")
+    fresh = _hear_ready(told)["pid"]
+    assert _template(home) != template
+    assert _parent(fresh) == home.pid("app")
+
+
 def test_a_worker_that_is_forked_after_a_rotation_writes_to_the_new_log(home: Home) -> None:
     """Its template was there before, and so was its spare."""
     home.start(_write(home, "first"), "--workers", 1, "--preload")

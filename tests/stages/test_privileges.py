@@ -252,6 +252,19 @@ async def main(context):
     assert not (home.state / f"run-{NOBODY}" / "app.sock").exists()
 
 
+def test_nor_do_workers_and_their_template(home: Home) -> None:
+    """The supervisor is loaded whole before it changes its root; without /proc it judges, too."""
+    jail = home.directory / "jail"
+    jail.mkdir(mode=0o755)
+    text = "async def main(context):\n    context.ready()\n    await context.wait_stopping()\n"
+    (jail / "app.py").write_text(text)
+    words = ("--user", "nobody", "--chroot", jail, f"{jail}/app.py:main")
+    done = forkfirst_as(home, "start", *words, "--workers", 2, "--preload")
+    assert done.status == 0, done
+    assert "preload  by the template" in forkfirst_as(home, "status", "app").out
+    assert forkfirst_as(home, "stop", "app").status == 0
+
+
 def test_a_program_outside_its_new_root_is_refused(home: Home) -> None:
     """Paths are given as they are now; what is not below the new root will not be there."""
     home.program("app.py", SERVICE)

@@ -53,15 +53,13 @@ _OURS = (
     *("control.caller", "control.protocol", "control.server"),
     *("runtime.context", "runtime.ending", "runtime.pulse", "runtime.stacks", "runtime.stopping"),
     *("runtime.outside", "runtime.waiting", "systemd.journal", "systemd.notify"),
-    *(
-        "runtime.target",
-        "stages.answers",
-        "stages.child",
-        "stages.program",
-        "stages.fork_first",
-        "unix.channel",
-    ),
+    *("runtime.target", "stages.answers", "stages.child", "stages.fork_first", "stages.program"),
+    "unix.channel",
     *("unix.log_file", "unix.session", "unix.signals", "unix.socket_facts", "unix.sockets"),
+)
+_TEMPLATE = (
+    *("stages.supervise.template", "guard.descriptors", "guard.hazard", "guard.loops"),
+    *("guard.processes", "guard.threads"),
 )
 _PAUSING = ("runtime.accepting", "unix.stand_in")
 _PLAIN = ("runtime.plain", *_PAUSING)
@@ -227,10 +225,12 @@ def _set_limits(step: confinement.SetLimits, _: Start) -> None:
     limits.set_limits(tuple(map(limits.parse_limit, step.limits)))
 
 
-def _load_modules(step: confinement.LoadModules, _: Start) -> None:
+def _load_modules(step: confinement.LoadModules, start: Start) -> None:
     for name in _STANDARD:
         __import__(name)
-    for name in (*_OURS, *_BY_RUNTIME[step.runtime]):
+    supervisor = ("stages.supervise.loop",) if start.plan.program else ()
+    template = _TEMPLATE if start.plan.template else ()
+    for name in (*_OURS, *_BY_RUNTIME[step.runtime], *supervisor, *template):
         __import__(f"forkfirst.{name}")
 
 

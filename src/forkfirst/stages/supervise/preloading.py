@@ -14,9 +14,9 @@ import time
 
 from forkfirst import errors
 from forkfirst.plan.fleet import events, preloading
-from forkfirst.stages.supervise import process, starting, template
+from forkfirst.stages.supervise import asking, process, starting
 from forkfirst.stages.supervise.process import Process
-from forkfirst.unix import children, passage, prctl
+from forkfirst.unix import children, passage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class Template(Process):
     def tell(self, kind: str, **_: Field) -> bool:
         """Have it do what a worker is told to do, as far as a template can."""
         if kind == "stacks" and not self.is_ready and self.raw is None:
-            self.signal(template.STACKS)
+            self.signal(asking.STACKS)
             return True
         if kind == "reopen":
             try:
-                self.send(template.REOPEN, ())
+                self.send(asking.REOPEN, ())
             except OSError:
                 return False
             return True
@@ -114,6 +114,9 @@ def _make(supervisor: Supervisor, generation: int) -> Template:
         UnsafeFork: The supervisor has become something that must not fork.
         OSError: The kernel refused; ENOSYS where it gives no process its orphans.
     """
+    from forkfirst.stages.supervise import template  # noqa: PLC0415 - only where there is one
+    from forkfirst.unix import prctl  # noqa: PLC0415 - as above
+
     kit = starting.find_kit(supervisor, generation)
     prctl.become_subreaper()
     pid, ends = process.fork(
@@ -136,7 +139,7 @@ def _ask_for_next(supervisor: Supervisor, found: Template) -> None:
         return
     found.asked = supervisor.processes[number] = Process(number, found.generation, 0, ours)
     try:
-        found.send(template.FORK + b"%d" % number, theirs)
+        found.send(asking.FORK + b"%d" % number, theirs)
     except OSError:
         pass  # it has died, and is about to be reaped
     finally:

@@ -25,6 +25,7 @@ from forkfirst.guard import verdict
 from forkfirst.plan.fleet import preloading
 from forkfirst.stages import answers, apply, child, fork_first, program
 from forkfirst.stages.supervise import worker
+from forkfirst.stages.supervise.asking import FORK, REOPEN, STACKS
 from forkfirst.unix import channel, children, lifeline, passage, session, signals
 
 TYPE_CHECKING = False
@@ -37,17 +38,10 @@ if TYPE_CHECKING:
     from forkfirst.stages.start import Start
     from forkfirst.stages.supervise.kit import Kit
 
-FORK = b"fork "
-"""What the supervisor sends to whoever is spare, with the number of the worker that it becomes."""
-REOPEN = b"reopen"
-"""What it sends when the log was rotated."""
-
 _SHOW_STACK_AT = 0.9
 """As for a worker: the share of the time to be ready after which it is shown where an import is."""
 _STDERR = 2
 _DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-STACKS = getattr(signal, "SIGRTMIN", signal.SIGUSR2)
-"""What the supervisor sends to a template that imports, to hear where it is."""
 _WITHOUT = "leave out --preload (each worker then imports the program by itself)"
 
 
@@ -122,7 +116,7 @@ def _preload(step: preloading.Preload, start: Start) -> NoReturn:
 
 def _judge(step: preloading.Preload, start: Start) -> None:
     """Return if this process may fork now; else say why not, and end."""
-    refusing = verdict.judge().refusing
+    refusing = verdict.find_hazards()
     if refusing:
         _refuse(step, start, refusing)
 
