@@ -253,6 +253,24 @@ def test_a_killed_spare_is_replaced(home: Home, told: Told) -> None:
     assert _template(home) == template
 
 
+def test_who_is_wanted_while_template_and_spare_are_killed_comes_from_the_next_one(
+    home: Home, told: Told
+) -> None:
+    """The wish was with them; that they take it along is no failure of the worker."""
+    (worker,) = _start(home, told, workers=1)
+    template = _template(home)
+    spare = _wait_for_spare(home, template)
+    os.kill(template, signal.SIGSTOP)
+    os.kill(spare, signal.SIGSTOP)
+    os.kill(worker["pid"], signal.SIGKILL)
+    _wait_until(home, lambda found: [one["state"] for one in found["workers"]] == ["starting"])
+    os.killpg(template, signal.SIGKILL)
+    assert told.wait().startswith("imported ")
+    assert _hear_ready(told)["pid"] != spare
+    assert home.status("app")["workers"][0]["attempts"] <= 1
+    assert home.log("app").count("was killed by SIGKILL") == 2  # the worker and the template
+
+
 @pytest.mark.parametrize("when", ["serving", "importing"])
 def test_when_the_supervisor_is_killed_nothing_is_left_in_a_second(
     home: Home, told: Told, when: str

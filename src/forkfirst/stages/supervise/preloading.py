@@ -173,12 +173,19 @@ def note_lost(supervisor: Supervisor, worker: Process) -> None:
         return
     found = supervisor.templates.get(worker.generation)
     if found is not None and found.asked is worker:
-        if children.peek(found.pid) is not None:
-            return  # its template has ended, and `note_end` will have it forked anew
+        if _has_ended(found):
+            return  # and `note_end` will have it forked anew
         found.asked = None
     supervisor.forget(worker, signal.SIGKILL)
     if found is not None:
         _ask_for_next(supervisor, found)
+
+
+def _has_ended(found: Template) -> bool:
+    try:
+        return children.peek(found.pid) is not None
+    except ChildProcessError:
+        return True  # reaped in this very moment, with others
 
 
 def note_end(supervisor: Supervisor, found: Template, raw: int) -> None:
@@ -201,6 +208,8 @@ def note_end(supervisor: Supervisor, found: Template, raw: int) -> None:
         kit.template_due = time.monotonic() + _NOT_AGAIN_WITHIN
         _make_again(supervisor, found)
         return
+    elif not found.waiting:  # made again unasked, and nobody else will tell of it
+        supervisor.say(f"{found.title} {children.describe_status(raw)}")
     status = children.exit_status(raw)
     for number in found.waiting:
         supervisor.happen(events.Exited(worker=number, status=status, jitter=starting.throw_dice()))
