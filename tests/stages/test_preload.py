@@ -267,7 +267,7 @@ def test_who_is_wanted_while_template_and_spare_are_killed_comes_from_the_next_o
     os.killpg(template, signal.SIGKILL)
     assert told.wait().startswith("imported ")
     assert _hear_ready(told)["pid"] != spare
-    assert home.status("app")["workers"][0]["attempts"] <= 1
+    assert home.status("app")["workers"][0]["attempts"] <= 1  # its own death, and no other
     assert home.log("app").count("was killed by SIGKILL") == 2  # the worker and the template
 
 

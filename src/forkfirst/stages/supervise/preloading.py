@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import time
 
@@ -182,10 +183,13 @@ def note_lost(supervisor: Supervisor, worker: Process) -> None:
 
 
 def _has_ended(found: Template) -> bool:
-    try:
-        return children.peek(found.pid) is not None
-    except ChildProcessError:
-        return True  # reaped in this very moment, with others
+    """Return whether nobody is left who could take a word, so that its end is about to be heard.
+
+    It cannot be waited for yet, perhaps: a process closes its descriptors before it has ended.
+    """
+    poll = select.poll()
+    poll.register(found.fd, 0)
+    return bool(poll.poll(0))
 
 
 def note_end(supervisor: Supervisor, found: Template, raw: int) -> None:
