@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -212,17 +213,20 @@ def _pm2(program: str) -> Supervisor:
 
 def find_supervisors() -> list[Supervisor]:
     """Return those that are installed here; forkfirst first."""
-    common = ("asgi_app:app", "--workers", "{workers}")
-    found = [
-        _forkfirst(),
-        *(_forkfirst(server) for server in ("uvicorn", "hypercorn", "granian")),
-        _server("gunicorn", "-k", "asgi", *common, "--bind", "127.0.0.1:{port}"),
-        _server("uvicorn", *common, "--port", "{port}", "--no-access-log"),
-        _server("hypercorn", *common, "--bind", "127.0.0.1:{port}"),
-        _server("granian", "--interface", "asgi", *common, "--port", "{port}"),
-        _supervisord(),
-        _circus(),
-    ]
+    found = [_forkfirst()]
+    found += [_forkfirst(one) for one in ("uvicorn", "hypercorn", "granian") if find_spec(one)]
+    found += [make() for module, make in _PEERS.items() if find_spec(module)]
     beside = Path(sys.prefix) / "npm" / "node_modules" / ".bin" / "pm2"
     pm2 = str(beside) if beside.exists() else shutil.which("pm2")
     return [*found, _pm2(pm2)] if pm2 else found
+
+
+_COMMON = ("asgi_app:app", "--workers", "{workers}")
+_PEERS: dict[str, Callable[[], Supervisor]] = {
+    "gunicorn": lambda: _server("gunicorn", "-k", "asgi", *_COMMON, "--bind", "127.0.0.1:{port}"),
+    "uvicorn": lambda: _server("uvicorn", *_COMMON, "--port", "{port}", "--no-access-log"),
+    "hypercorn": lambda: _server("hypercorn", *_COMMON, "--bind", "127.0.0.1:{port}"),
+    "granian": lambda: _server("granian", "--interface", "asgi", *_COMMON, "--port", "{port}"),
+    "supervisor": _supervisord,
+    "circus": _circus,
+}
