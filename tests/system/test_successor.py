@@ -543,7 +543,8 @@ def test_whoever_is_killed_at_any_moment_one_process_is_the_service(home: Home, 
             time.sleep(0.004 * number)  # the moment is what varies; nothing is expected of it
             named = [pid for pid, text in home.list_processes().items() if " succeed" in text]
             others = sorted(pid for pid in named if pid != before)
-            victims = {"old": [before], "new": others[1:2], "parent of the new": others[:1]}[whom]
+            new = dict(zip(("parent of the new", "new"), others, strict=True)) if others[1:] else {}
+            victims = [pid for name, pid in {"old": before, **new}.items() if name == whom]
             for victim in victims:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
