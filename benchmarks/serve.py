@@ -212,8 +212,9 @@ def _describe(pairs: list[Pair], samples: Samples, rounds: int) -> str:
     return (
         f"## Applications that others' servers serve, on {describe_machine()}\n\n"
         f"Medians of {rounds} interleaved rounds of {SECONDS} s, with the middle half in "
-        f"parentheses;\n{WORKERS} workers, `wrk` with 64 kept connections beside them.\n\n"
-        + write_table(heading, rows)
+        f"parentheses;\n{WORKERS} workers, `wrk` with 64 kept connections beside them.\n"
+        f"The load average at the end was {os.getloadavg()[0]:.1f}: above {os.cpu_count()} the "
+        "processors had other work as well.\n\n" + write_table(heading, rows)
     )
 
 
