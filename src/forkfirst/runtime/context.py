@@ -79,7 +79,7 @@ class Context:
         self.describe_tasks: Callable[[], str] = str
         self.healthy: Callable[[], object] = lambda: True
         self.supervised = False
-        self.held_outside = False
+        self.held_outside: bool = False
         self.pause_accepting: Callable[[], object] = _ignore
         self.resume_accepting: Callable[[], object] = _ignore
         self.end_accepting: Callable[[], object] = _ignore
