@@ -161,7 +161,7 @@ def _answer_launcher(supervisor: Supervisor, kind: str, **fields: Field) -> None
 
 def _report_reloaded(supervisor: Supervisor, action: events.ReportReloaded) -> None:
     supervisor.say(f"reloaded: generation {action.generation} serves")
-    supervisor.plan_looks()
+    supervisor.looks.plan(supervisor)
     outside.say_ready(supervisor, f"generation {action.generation} serves")
     for name in action.tickets:
         answer(supervisor, name, "reloaded", generation=action.generation)

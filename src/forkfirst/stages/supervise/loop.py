@@ -16,9 +16,18 @@ from forkfirst import errors
 from forkfirst.plan import service, steps
 from forkfirst.plan.fleet import events
 from forkfirst.plan.fleet import machine as fleet
-from forkfirst.stages.supervise import actions, outside, preloading, reloading, starting, told
+from forkfirst.stages.supervise import (
+    actions,
+    hearing,
+    outside,
+    preloading,
+    reloading,
+    starting,
+    told,
+)
 from forkfirst.stages.supervise.kit import Kit
-from forkfirst.unix import children, session, signals
+from forkfirst.stages.supervise.looking import Looks
+from forkfirst.unix import session, signals
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -43,8 +52,6 @@ _SIGNALS = (
 )
 _AFTER_THE_LAUNCHER = 5.0
 """Seconds that a first worker has longer than the launcher waits: it shows where that one hangs."""
-_LOOKS_PER_HANG = 2
-_MEASURED_EVERY = 10.0
 _STDERR = 2
 
 
@@ -84,6 +91,7 @@ class Supervisor:
         last_ticket: The number of the last of them.
         spawned: What else was started, by pid.
         upgrade: The one in progress, or None.
+        looks: When it looks at the workers next.
         control: The path of the control socket, or its name in the kernel after an "@".
         finished: The exit status, when nothing is left.
     """
@@ -106,7 +114,8 @@ class Supervisor:
         self.upgrade: Upgrade | None = None
         self._happened: list[events.Event] = []
         self._is_reacting = False
-        self.look_at = self.measure_at = self._feed_at = float("inf")
+        self.looks = Looks()
+        self._feed_at = float("inf")
         self._wake, self._wake_end = _open_wakeup()
 
     def run(self) -> int:
@@ -114,14 +123,14 @@ class Supervisor:
         self.prepare()
         signals.unblock_all()
         self.happen(events.StartAsked())
-        self.plan_looks()
+        self.looks.plan(self)
         return self._keep()
 
     def resume(self, numbers: Iterable[int]) -> int:
         """Go on where this process stopped to execute another; it had been sent *numbers*."""
         signals.unblock_all()
         for process in tuple(self.processes.values()):
-            self._hear(process)
+            hearing.hear(self, process)
         self.obey((*numbers, signal.SIGCHLD))
         return self._keep()
 
@@ -163,6 +172,14 @@ class Supervisor:
             os.write(_STDERR, line.encode(errors="backslashreplace"))
         except OSError:
             return  # a full disk must not end the service
+
+    def note(self, process: Process, report: Report) -> None:
+        """Deal with what a worker or a template has said; see `hearing`."""
+        hearing.note(self, process, report)
+
+    def forget(self, process: Process, raw: int) -> None:
+        """Deal with the end of a worker; see `hearing`."""
+        hearing.forget(self, process, raw)
 
     @property
     def kit(self) -> Kit:
@@ -210,9 +227,9 @@ class Supervisor:
         self._obey_signals(numbers)
         for fd, _ in ready:
             if fd in heard:
-                self._hear(heard[fd])
+                hearing.hear(self, heard[fd])
         if signal.SIGCHLD in numbers:
-            self._reap()
+            hearing.reap(self)
         self._on_time()
         server.handle((fd, happened) for fd, happened in ready if fd in asked)
         if self.upgrade is not None and self.upgrade.version:  # last: this turn is done
@@ -220,7 +237,7 @@ class Supervisor:
 
     def _milliseconds_until_due(self, server_seconds: float | None) -> int | None:
         now = time.monotonic()
-        due = [self.look_at, self.measure_at, self._feed_at]
+        due = [self.looks.due, self._feed_at]
         if self.upgrade is not None:
             due.append(self.upgrade.deadline)
         if self.fleet.timer is not None:
@@ -235,7 +252,7 @@ class Supervisor:
         numbers = tuple(numbers)
         self._obey_signals(numbers)
         if signal.SIGCHLD in numbers:
-            self._reap()
+            hearing.reap(self)
 
     def take_signals(self) -> bytes:
         """Return the numbers of the signals that came and were not obeyed yet."""
@@ -267,121 +284,7 @@ class Supervisor:
             self._feed_at = outside.feed(self)
         if self.upgrade is not None and self.upgrade.deadline <= now:
             self.upgrade.give_up(self)
-        if self.look_at <= now:
-            self._look_for_hangs(now)
-        if self.measure_at <= now:
-            self._measure(now)
-
-    # -- the workers -------------------------------------------------------------------------------
-
-    def _hear(self, process: Process) -> None:
-        for report in process.hear():
-            self.note(process, report)
-        if not process.pid and not process.is_heard:
-            preloading.note_lost(self, process)
-
-    def note(self, process: Process, report: Report) -> None:
-        """Deal with what a worker or a template has said; it may be of another version.
-
-        After an upgrade, that is. So a field keeps its meaning for ever, and may be missing if new.
-        """
-        fields = report.fields
-        match report.kind:
-            case "began" | "preloaded" | "unsafe":
-                preloading.note(self, process, report)
-            case "ready":
-                process.status = str(fields["status"]) or process.status
-                kit = self.kits[process.generation]
-                addresses = str(fields["addresses"]).split("\0") if kit.listeners else []
-                names = [name for name, _ in kit.listeners]
-                kit.described = list(zip(names, addresses, strict=True))
-                kit.runtime = str(fields.get("runtime", kit.runtime))
-                self.happen(events.Ready(worker=process.number))
-            case "status":
-                process.status = str(fields["text"])
-                outside.say_status(self, process.status)
-            case "ended":
-                process.how = str(fields["how"])
-            case "refused":
-                process.how, process.hint = str(fields["message"]), str(fields["hint"])
-            case "health":
-                reason = str(fields["reason"])
-                self.happen(events.Health(worker=process.number, healthy=not reason, reason=reason))
-            case "pulse":
-                process.asked_at = 0.0
-                if float(fields["seconds"]) >= self._hang_seconds() > 0:
-                    self.happen(events.Hung(worker=process.number, jitter=starting.throw_dice()))
-            case "log is full":
-                told.rotate(self, only_if_full=True)
-
-    def _reap(self) -> None:
-        ended = children.reap_all()
-        for process in [one for one in self.processes.values() if not one.pid]:
-            self._hear(process)  # that it is one of those that have ended, maybe
-        for pid, raw in ended:
-            if self.upgrade is not None and pid == self.upgrade.pid:
-                self.upgrade.judge(self, raw)
-                continue
-            found = next((one for one in self.children if one.pid == pid), None)
-            if found is None:
-                what = self.spawned.pop(pid, "")
-                if what and raw:
-                    self.say(f"{what} {children.describe_status(raw)}")
-                    if self.fleet.state == "running":  # its manager waits for the end of it
-                        outside.say_ready(self, "not reloaded")
-                continue
-            self._hear(found)  # its last words
-            if isinstance(found, preloading.Template):
-                preloading.note_end(self, found, raw)
-            else:
-                self.forget(found, raw)
-
-    def forget(self, process: Process, raw: int) -> None:
-        """Deal with the end of a worker."""
-        process.raw = raw
-        self._say_how_it_ended(process, raw)
-        status = children.exit_status(raw)
-        self.happen(
-            events.Exited(worker=process.number, status=status, jitter=starting.throw_dice())
-        )
-        del self.processes[process.number]
-        process.close()
-
-    def _say_how_it_ended(self, process: Process, raw: int) -> None:
-        found = next((one for one in self.fleet.workers if one.id == process.number), None)
-        if found is not None and found.state in ("starting", "ready", "paused"):
-            how = children.describe_status(raw)
-            self.say(f"worker {process.number} (pid {process.pid}) {how}")
-
-    def plan_looks(self) -> None:
-        """Arrange when to look at the workers next, if there is anything to look for."""
-        now = time.monotonic()
-        hang = self._hang_seconds()
-        self.look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
-        watched = self.kit.plan.service.max_memory > 0
-        self.measure_at = now + _MEASURED_EVERY if watched else float("inf")
-
-    def _hang_seconds(self) -> float:
-        return self.kit.plan.service.hang_seconds
-
-    def _look_for_hangs(self, now: float) -> None:
-        """Ask every worker for its pulse; one that has not answered the last time hangs for sure.
-
-        Asked, so that also code that never lets go of the interpreter's lock is found.
-        """
-        hang = self._hang_seconds()
-        self.look_at = now + hang / _LOOKS_PER_HANG if hang > 0 else float("inf")
-        for process in list(self.processes.values()):
-            if process.asked_at and now - process.asked_at >= hang > 0:
-                self.happen(events.Hung(worker=process.number, jitter=starting.throw_dice()))
-            elif not process.asked_at and process.tell("pulse"):
-                process.asked_at = now
-
-    def _measure(self, now: float) -> None:
-        self.measure_at = now + _MEASURED_EVERY
-        for process in list(self.processes.values()):
-            memory = actions.measure(process.pid)
-            self.happen(events.Measured(worker=process.number, memory=memory))
+        self.looks.on_time(self, now)
 
 
 TABLE: Table = {steps.Supervise: supervise}

@@ -63,8 +63,8 @@ def describe(supervisor: Supervisor, *, answer: int, signals: Iterable[int] = ()
         "spawned": list(supervisor.spawned.items()),
         "callers": [one.hand_over() for one in server.list_callers()] if server else [],
         "last_ticket": supervisor.last_ticket,
-        "look_at": supervisor.look_at,
-        "measure_at": supervisor.measure_at,
+        "look_at": supervisor.looks.look_at,
+        "measure_at": supervisor.looks.measure_at,
     }
     state["files"] = [[fd, *_identify(fd)] for fd in sorted(_list_descriptors(state))]
     return state
@@ -147,7 +147,7 @@ def rebuild(state: Mapping[str, Any]) -> Supervisor:
     supervisor.spawned = dict(state["spawned"])
     supervisor.last_ticket = state["last_ticket"]
     supervisor.control = state["start"]["control_name"]
-    supervisor.look_at, supervisor.measure_at = state["look_at"], state["measure_at"]
+    supervisor.looks.look_at, supervisor.looks.measure_at = state["look_at"], state["measure_at"]
     return supervisor
 
 
