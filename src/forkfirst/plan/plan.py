@@ -52,7 +52,7 @@ class Plan(Value):
     def plain(self) -> tuple[Step, ...]:
         """The steps of a worker that no template has forked."""
         chosen = (*self.template, *self.program)
-        return tuple(step for step in chosen if step.taken_in != "supervise.template")
+        return tuple(step for step in chosen if step.taken_in != "preload.template")
 
     @property
     def spawns(self) -> bool:

@@ -58,7 +58,7 @@ _OURS = (
     *("unix.log_file", "unix.session", "unix.signals", "unix.socket_facts", "unix.sockets"),
 )
 _TEMPLATE = (
-    *("stages.supervise.template", "guard.descriptors", "guard.hazard", "guard.loops"),
+    *("stages.preload.template", "guard.descriptors", "guard.hazard", "guard.loops"),
     *("guard.processes", "guard.threads"),
 )
 _PAUSING = ("runtime.accepting", "unix.stand_in")

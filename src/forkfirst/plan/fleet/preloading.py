@@ -16,7 +16,7 @@ class Preload(Step):
     """Import the program once, put what was made aside for good, and judge before every fork."""
 
     manual = "fork(2)"
-    taken_in = "supervise.template"
+    taken_in = "preload.template"
     target: str
     required: bool
 
@@ -29,7 +29,7 @@ class Renew(Step):
     """Give a forked worker what must be its own: random numbers, signals, a wake-up descriptor."""
 
     manual = "fork(2)"
-    taken_in = "supervise.template"
+    taken_in = "preload.template"
 
     def describe(self) -> str:
         return "take random state, signals and temporary names of its own"

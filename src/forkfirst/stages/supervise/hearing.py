@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from forkfirst.plan.fleet import events
-from forkfirst.stages.supervise import outside, preloading, starting, told
+from forkfirst.stages.preload import preloading
+from forkfirst.stages.supervise import outside, starting, told
 from forkfirst.unix import children
 
 TYPE_CHECKING = False

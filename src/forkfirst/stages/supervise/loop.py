@@ -16,11 +16,11 @@ from forkfirst import errors
 from forkfirst.plan import service, steps
 from forkfirst.plan.fleet import events
 from forkfirst.plan.fleet import machine as fleet
+from forkfirst.stages.preload import preloading
 from forkfirst.stages.supervise import (
     actions,
     hearing,
     outside,
-    preloading,
     reloading,
     starting,
     told,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from forkfirst.stages.fork_first import Table
+    from forkfirst.stages.preload.preloading import Template
     from forkfirst.stages.start import Start
-    from forkfirst.stages.supervise.preloading import Template
     from forkfirst.stages.supervise.process import Process
     from forkfirst.stages.upgrade.upgrading import Upgrade
     from forkfirst.unix.channel import Report

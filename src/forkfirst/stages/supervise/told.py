@@ -9,7 +9,8 @@ import time
 from forkfirst.control import server
 from forkfirst.plan.fleet import events
 from forkfirst.stages import answers
-from forkfirst.stages.supervise import preloading, reloading
+from forkfirst.stages.preload import preloading
+from forkfirst.stages.supervise import reloading
 from forkfirst.stages.supervise.process import read_resident
 from forkfirst.unix import log_file
 

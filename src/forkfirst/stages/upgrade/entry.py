@@ -13,7 +13,8 @@ import sys
 from forkfirst import __version__, errors
 from forkfirst.control.caller import Caller
 from forkfirst.stages import apply, fork_first
-from forkfirst.stages.supervise import loop, preloading, told
+from forkfirst.stages.preload import preloading
+from forkfirst.stages.supervise import loop, told
 from forkfirst.stages.upgrade import outcome, state
 from forkfirst.unix import session, stdio
 

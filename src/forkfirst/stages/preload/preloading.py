@@ -15,7 +15,8 @@ import time
 
 from forkfirst import errors
 from forkfirst.plan.fleet import events, preloading
-from forkfirst.stages.supervise import asking, process, starting
+from forkfirst.stages.preload import asking
+from forkfirst.stages.supervise import process, starting
 from forkfirst.stages.supervise.process import Process
 from forkfirst.unix import children, passage
 
@@ -115,7 +116,7 @@ def _make(supervisor: Supervisor, generation: int) -> Template:
         UnsafeFork: The supervisor has become something that must not fork.
         OSError: The kernel refused; ENOSYS where it gives no process its orphans.
     """
-    from forkfirst.stages.supervise import template  # noqa: PLC0415 - only where there is one
+    from forkfirst.stages.preload import template  # noqa: PLC0415 - only where there is one
     from forkfirst.unix import prctl  # noqa: PLC0415 - as above
 
     kit = starting.find_kit(supervisor, generation)

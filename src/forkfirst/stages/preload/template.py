@@ -24,8 +24,8 @@ from forkfirst import errors
 from forkfirst.guard import verdict
 from forkfirst.plan.fleet import preloading
 from forkfirst.stages import answers, apply, child, fork_first, program
+from forkfirst.stages.preload.asking import FORK, REOPEN, STACKS
 from forkfirst.stages.supervise import worker
-from forkfirst.stages.supervise.asking import FORK, REOPEN, STACKS
 from forkfirst.unix import channel, children, lifeline, passage, session, signals
 
 TYPE_CHECKING = False
