@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reloads", type=int, default=20)
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
     rows = []
     failed = 0
     for kind in ("tcp", "unix"):
@@ -124,7 +125,8 @@ def main() -> None:
                 print(*rows[-1], *case.asked.failures[:3], flush=True)
     text = (
         f"## Reloads under load, {describe_machine()}\n\n"
-        f"{CLIENTS} closed-loop clients, {arguments.reloads} reloads each, times in milliseconds. "
+        f"The load before was {load:.1f}. {CLIENTS} closed-loop clients, "
+        f"{arguments.reloads} reloads each, times in milliseconds. "
         "The slowest request: the median of the reloads, and the worst of all in parentheses; "
         '"more" is against the quiet second before each.\n\n'
     )
