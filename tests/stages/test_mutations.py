@@ -249,8 +249,8 @@ BREAKAGES = {
     ),
     "a predecessor that accepts while it leaves": Breakage(
         "stages/succession/predecessor.py",
-        "        context.held_outside = True\n",
-        "",
+        "            context.end_accepting()",
+        "            context.end_accepting = lambda: None",
         f"{SUCCESSOR}test_no_request_is_lost_by_reloads_under_load",
     ),
     "a predecessor that tidies up after itself": Breakage(

@@ -183,8 +183,11 @@ class Predecessor:
             ForkfirstError: It did not; this process is the service as before.
         """
         start = self._start
+        context = start.facts.context if start.facts is not None else None
         if start.server is not None:
             start.server.pause(paused=True)  # who asks now waits in the queue that both of us have
+        if context is not None:
+            context.end_accepting()  # the successor does already; who comes after the answer is its
         if process.is_ours(forked.child):
             forked.dismiss()  # now the successor's parent is whoever starts services
         try:
@@ -198,6 +201,8 @@ class Predecessor:
                 start.pid_file.rewrite(os.getpid())  # it may have been written over
             if start.server is not None:
                 start.server.pause(paused=False)
+            if context is not None:
+                context.resume_accepting()
             raise
         self.gone = True
         if start.manager is not None:
