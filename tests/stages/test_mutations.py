@@ -251,7 +251,7 @@ BREAKAGES = {
         "stages/succession/predecessor.py",
         "            context.end_accepting()",
         "            context.end_accepting = lambda: None",
-        f"{SUCCESSOR}test_no_request_is_lost_by_reloads_under_load",
+        f"{SUCCESSOR}test_nobody_comes_to_the_old_process_after_the_answer",
     ),
     "a predecessor that tidies up after itself": Breakage(
         "stages/succession/predecessor.py",

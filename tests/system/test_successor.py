@@ -51,6 +51,24 @@ SLOW_START = (
 )
 """It says that it starts, and is ready when somebody has opened the fifo $GO."""
 
+LINGERS = (
+    "import asyncio, os\n"
+    "async def answer(reader, writer):\n"
+    "    await reader.readuntil(b'\\r\\n\\r\\n')\n"
+    "    writer.write(b'HTTP/1.1 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nfirst\\n')\n"
+    "    await writer.drain()\n"
+    "    writer.close()\n"
+    "def wait():\n"
+    "    with open(os.environ['GO']) as fifo:\n"
+    "        fifo.read()\n"
+    "async def main(context):\n"
+    "    async with await asyncio.start_server(answer, sock=context.listener('web')):\n"
+    "        context.ready()\n"
+    "        await context.wait_stopping()\n"
+    "        await asyncio.to_thread(wait)\n"
+)
+"""When it is to stop it keeps its server open, until somebody has opened the fifo $GO."""
+
 
 def _start(home: Home, *flags: object, word: str = "first") -> None:
     program = write(home, word)
@@ -127,6 +145,22 @@ def test_new_code_serves_in_another_process_that_is_the_service(home: Home) -> N
     assert home.list_processes() == {}
     assert not (home.state / "run" / "app.pid").exists()
     assert not (home.state / "run" / "app.sock").exists()
+
+
+def test_nobody_comes_to_the_old_process_after_the_answer(home: Home) -> None:
+    """Whoever deploys, and then looks, must see the new code, however long the old one takes."""
+    os.mkfifo(home.directory / "go")
+    write_text(home, LINGERS)
+    environment = ("--env", f"GO={home.directory / 'go'}")
+    home.start("app.py:main", "--listen", "web=127.0.0.1:0", "--name", "app", *environment)
+    old, address = home.pid("app"), home.address("app")
+    assert ask(address) == b"first"
+    write(home, "other")
+    assert reload(home).status == 0
+    assert {ask(address) for _ in range(50)} == {b"other"}
+    assert old in home.list_processes()
+    _go(home)
+    _wait_alone(home)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
