@@ -294,7 +294,7 @@ def _path(_: str, value: str, origin: Origin) -> str:
 
 _AS_GIVEN = (
     *("runtime", "serve", "version", "log-keep", "notify-fd", "no-new-privileges", "inetd"),
-    *("workers", "restart-policy", "crash-limit"),
+    *("workers", "restart-policy", "crash-limit", "max-requests"),
 )
 _CONVERTED: dict[str, tuple[str, Callable[[str, Any, Origin], Any]]] = {
     "chdir": ("directory", _path),

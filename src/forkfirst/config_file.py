@@ -44,6 +44,7 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_
     hang_timeout: float | str | None = None
     max_age: float | str | None = None
     max_memory: int | str | None = None
+    max_requests: int | None = None
     canary: float | str | None = None
     commit_window: float | str | None = None
     user: str | int | None = None

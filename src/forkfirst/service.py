@@ -57,6 +57,8 @@ class Service(Value):
         hang_timeout: Seconds without a turn of its loop, and a worker is replaced; 0 for never.
         max_age: Seconds after which a worker is replaced; 0 for never.
         max_memory: Bytes at which a worker is replaced; 0 for never.
+        max_requests: Answers after which a worker is replaced; 0 for never. A program says them
+            with `Context.served`; for an application (*serve*) they are counted.
         canary: The percentage of workers that a reload starts first.
         commit_window: Seconds that a reload keeps the old workers paused, and not gone.
         user: Whom to become when everything is open; None for nobody else.
@@ -93,6 +95,7 @@ class Service(Value):
     hang_timeout: float = 0.0
     max_age: float = 0.0
     max_memory: int = 0
+    max_requests: int = 0
     canary: float = 0.0
     commit_window: float = 0.0
     user: str | None = None

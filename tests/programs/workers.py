@@ -25,6 +25,7 @@ async def serve(context: Any) -> None:
                 os._exit(int(status))
         writer.write(b"%d\n" % os.getpid())
         writer.close()
+        context.served()
 
     listeners = [one for several in context.listeners.values() for one in several]
     for one in listeners:

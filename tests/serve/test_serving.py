@@ -40,6 +40,18 @@ def test_it_answers_on_every_listener_and_ends_in_order(home: Home, how: str) ->
 
 
 @every("uvicorn asyncio")
+def test_the_requests_of_an_application_are_counted(home: Home, how: str) -> None:
+    """No server's own limit is needed, nor its way to leave: the next worker is ready first."""
+    served.begin(home, how, "--workers", 1, "--max-requests", 10)
+    (first,) = home.status("app")["workers"]
+    deadline = time.monotonic() + PATIENCE
+    while any(one["pid"] == first["pid"] for one in home.status("app")["workers"]):
+        assert served.ask(home.address("app")) == b"first"
+        assert time.monotonic() < deadline
+    home.stop("app")
+
+
+@every("uvicorn asyncio")
 @pytest.mark.parametrize("name", ["make_app()", "without_lifespan"])
 def test_what_makes_an_application_is_called_and_a_lifespan_is_not_needed(
     home: Home, how: str, name: str

@@ -264,6 +264,15 @@ def test_a_worker_is_replaced_when_it_is_old(home: Home, told: Told) -> None:
     assert _hear_stopping(told) == pid
 
 
+def test_a_worker_is_replaced_when_it_has_served_enough(home: Home, told: Told) -> None:
+    """A leak that grows with the requests is bounded by them."""
+    (pid,) = _start(home, told, "--max-requests", "10", workers=1)
+    for _ in range(10):
+        assert talk(home.address("app"))
+    assert _hear_ready(told) != pid
+    assert _hear_stopping(told) == pid
+
+
 def test_in_the_foreground_it_is_the_same(home: Home, told: Told) -> None:
     """Under a service manager the supervisor is the main process."""
     words = ("--name", "app", *LISTEN, "--workers", 2)

@@ -108,6 +108,7 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hang-timeout", metavar="SECONDS", help="replace a worker whose loop is stuck so long")
     add("--max-age", metavar="SECONDS", help="replace a worker that is so old")
     add("--max-memory", metavar="BYTES", help="replace a worker that has so much, such as 512MiB")
+    add("--max-requests", type=int, metavar="N", help="replace a worker that has answered so many")
     add("--canary", metavar="PERCENT", help="reload so many workers first, and ask their health")
     add("--commit-window", metavar="SECONDS", help="a reload can still be undone for so long")
 
@@ -173,6 +174,7 @@ _FLAGS = (
     "hang_timeout",
     "max_age",
     "max_memory",
+    "max_requests",
     "canary",
     "commit_window",
     "user",

@@ -55,6 +55,7 @@ class Declaration(Value):
         hang_seconds: A worker whose runtime has not turned for so long is replaced; 0 for never.
         max_age_seconds: A worker that has been ready for so long is replaced; 0 for never.
         max_memory: A worker that has so many bytes is replaced; 0 for never.
+        max_requests: A worker that has answered so many requests is replaced; 0 for never.
         canary_percent: How many workers a reload starts first, to hear of their health.
         commit_seconds: How long a reload keeps the old workers paused, and not gone.
         user: Whom the program runs as, by name or number; "" for whoever starts it.
@@ -95,6 +96,7 @@ class Declaration(Value):
     hang_seconds: float = 0.0
     max_age_seconds: float = 0.0
     max_memory: int = 0
+    max_requests: int = 0
     canary_percent: float = 0.0
     commit_seconds: float = 0.0
     user: str = ""
@@ -157,7 +159,7 @@ def _check_serving(service: Declaration) -> None:
 
 
 _NEVER_NEGATIVE = (
-    *("hang_seconds", "max_age_seconds", "max_memory", "commit_seconds"),
+    *("hang_seconds", "max_age_seconds", "max_memory", "max_requests", "commit_seconds"),
     *("settle_seconds", "log_size", "log_keep"),
 )
 
@@ -204,6 +206,7 @@ def make_settings(service: Declaration, processors: int) -> Settings:
         cancel_seconds=_CANCEL_SECONDS,
         max_age=service.max_age_seconds,
         max_memory=service.max_memory,
+        max_requests=service.max_requests,
         canary=service.canary_percent,
         commit_window=service.commit_seconds,
         starts_at_once=max(1, processors // 2),

@@ -60,7 +60,10 @@ class Context:
         directories: Where its directories are, by the variables that may say otherwise.
         relay: Passes on what a command has said to its manager.
         succeed: Begins a reload by a successor; returns whether this process may have one.
+        count_served: What `served` counts with.
     """
+
+    count_served: Callable[[int], object] = staticmethod(_ignore_all)
 
     def __init__(  # noqa: PLR0913 - each is a fact of its own, and all are keywords
         self,
@@ -168,6 +171,13 @@ class Context:
     def status(self, text: str) -> None:
         """Tell in one line what the program is doing, for `forkfirst status` and the manager."""
         self._on_status(text)
+
+    def served(self, count: int = 1) -> None:
+        """Say that so many requests were answered: `--max-requests` counts them.
+
+        Only workers are counted. Any thread may call it; it waits for nobody.
+        """
+        self.count_served(count)
 
     @property
     def is_ready(self) -> bool:

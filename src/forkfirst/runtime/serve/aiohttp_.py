@@ -110,7 +110,9 @@ class _Clients:
         """Look at an answer whose headers are about to be sent."""
         if isinstance(response, web.WebSocketResponse):
             self._websockets.add(response)
-        elif self._context.stopping:
+            return
+        self._context.served()
+        if self._context.stopping:
             response.force_close()
             response.headers["Connection"] = "close"
 

@@ -25,6 +25,7 @@ class Application:
     Attributes:
         lifespan: What it makes of its lifespan.
         websockets: The websockets that it has open.
+        count: Called for each request that begins.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Application:
             raise errors.ConfigError(message)
         self.lifespan = Lifespan(application, mode)
         self.websockets = Websockets(application)
+        self.count: Callable[[], object] = lambda: None
         self._serve = application
 
     def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve what *scope* is about."""
         kind = scope["type"]
         if kind == "http":
+            self.count()
             return self._serve(scope, receive, send)
         if kind == "websocket":
             return self.websockets(scope, receive, send)

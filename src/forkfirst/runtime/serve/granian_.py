@@ -80,6 +80,7 @@ def make_main(
 
 
 async def _serve(served: asgi.Application, options: dict[str, Any], context: Context) -> None:
+    served.count = context.served
     sockets = list_streams(context, "granian")
     lifespan: Any = LifespanProtocol(served)
     told = _Told(served, lifespan.state)

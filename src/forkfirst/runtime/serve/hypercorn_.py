@@ -68,6 +68,8 @@ def make_main(
         if wsgi is None:
             await served(scope, receive, send)
         else:
+            if scope["type"] == "http":
+                served.count()
             await wsgi(scope, receive, send, spawn, call_soon)
 
     async def main(context: Context) -> None:
@@ -82,6 +84,7 @@ async def _serve(
     config: _Config,
     context: Context,
 ) -> None:
+    served.count = context.served
     sockets = list_streams(context, "hypercorn")
     ours = Sockets(sockets, [], []) if config.ssl_enabled else Sockets([], sockets, [])
     worker_serve, part = _find_on_trio() if _runs_on_trio() else _find_on_asyncio()

@@ -74,6 +74,7 @@ def make_main(
 
 
 async def _serve(served: asgi.Application, config: uvicorn.Config, context: Context) -> None:
+    served.count = context.served
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     exit_: SystemExit | None = None

@@ -52,6 +52,9 @@ def note(supervisor: Supervisor, process: Process, report: Report) -> None:
             supervisor.happen(events.Health(worker=process.number, healthy=healthy, reason=reason))
         case "pulse":
             supervisor.looks.note_pulse(supervisor, process, float(fields["seconds"]))
+        case "served":
+            requests = int(fields["requests"])
+            supervisor.happen(events.Measured(worker=process.number, requests=requests))
         case "log is full":
             told.rotate(supervisor, only_if_full=True)
 

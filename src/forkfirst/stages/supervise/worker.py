@@ -17,6 +17,7 @@ from forkfirst.stages import answers, apply, child, fork_first
 from forkfirst.stages.start import Start
 from forkfirst.stages.supervise import process
 from forkfirst.stages.supervise.process import Process
+from forkfirst.stages.supervise.served import Served
 from forkfirst.unix import channel, lifeline, log_file, session, signals
 
 TYPE_CHECKING = False
@@ -150,6 +151,16 @@ class _Telling(child.Telling):
         """Pass on what the program says of itself."""
         super().status(text)
         self._send("status", text=text)
+
+    def begin(self, context: Context) -> None:
+        """Count what the program says that it has served, if anybody wants to know."""
+        super().begin(context)
+        most = self._start.plan.service.max_requests
+        if most:
+            context.count_served = Served(most, self._tell_served).add
+
+    def _tell_served(self, requests: int) -> None:
+        self._send("served", requests=requests)
 
     def stopping(self) -> None:
         """Accept no more: the other workers do. What was accepted already is still served."""
