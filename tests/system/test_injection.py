@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,12 @@ DOCUMENTED = {
 LEFT_BY_A_GOOD_START = {"app.log", "run/app.service"}
 
 
+def _begins_or_ends_in_us(text: str) -> bool:
+    """Return whether a traceback is ours; in between, our loop may be what a program calls."""
+    files = re.findall(r'^ *File "([^"]+)"', text, re.MULTILINE)
+    return any(file.startswith(OWN) for file in (*files[:1], *files[-1:]))
+
+
 def judge(home: Home, done: Done) -> str:
     """Return what is wrong with how a start ended, or ""."""
     allowed = LEFT_BY_A_GOOD_START if done.status == 0 else set()
@@ -46,7 +53,7 @@ def judge(home: Home, done: Done) -> str:
         fault = ""  # it could be done without
     elif done.status not in DOCUMENTED:
         fault = f"status {done.status}"
-    elif f'File "{OWN}' in done.err:
+    elif _begins_or_ends_in_us(done.err):
         fault = "a traceback of ours"
     elif not any(line.startswith("forkfirst: ") for line in done.err.splitlines()):
         fault = "no message"
