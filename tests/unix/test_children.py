@@ -61,13 +61,18 @@ def handle(number, frame):
     inside = frame.f_code is children.waitpid.__code__
     os.write(said, b"inside" if inside else b"before")
 signal.signal(signal.SIGUSR1, handle)
+parent, at = os.pidfd_open(os.getpid()), b"before"  # whoever is the parent later is not meant
 pid = session.fork()
 if pid == 0:
-    for _ in range(100_000):  # until one has come while the parent was inside
-        os.kill(os.getppid(), signal.SIGUSR1)
-        if os.read(answer, 6) == b"inside":
-            session.leave(7)
-    session.leave(1)
+    os.close(said)  # so that the end of the parent is heard
+    try:
+        for _ in range(100_000):  # until one has come while the parent was inside
+            signal.pidfd_send_signal(parent, signal.SIGUSR1)
+            at = os.read(answer, 6)
+            if at != b"before":
+                break
+    finally:
+        session.leave(7 if at == b"inside" else 1)
 tell(status=children.exit_status(children.waitpid(pid)))
 """)
     assert outcome.told == [{"status": 7}], outcome.err
