@@ -29,10 +29,6 @@ def watch(service: int, report_to: int, *, outlives: bool = False) -> NoReturn:
     The launcher alone holds the reading end of the report, so its death shows on our writing end
     as POLLERR. That is no race with READY: a launcher that heard READY kills us before it leaves.
     """
-    try:
-        channel.send(report_to, "born", pid=service)
-    except BrokenPipeError:
-        _leave_unheard(outlives=outlives)
     pidfd = children.open_pidfd(service)
     poller = select.poll()
     poller.register(report_to, 0)  # POLLERR is always reported

@@ -100,6 +100,12 @@ class Reader:
         """Return the descriptor, for a selector; a report may also be waiting in memory."""
         return self._fd
 
+    def wait(self, seconds: float) -> bool:
+        """Wait up to *seconds* until there is something to read, or an end of file, off *fd*."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(max(0.0, seconds) * 1000))
+
     def receive(self, seconds: float | None) -> Report | None:
         """Wait up to *seconds*, or for ever, for a report; return None at the end of file.
 
@@ -116,19 +122,12 @@ class Reader:
                 return report
             if self._ended:
                 return None
-            self._wait_readable(deadline)
+            if deadline is not None and not self.wait(deadline - time.monotonic()):
+                message = "no report came in time"
+                raise TimeoutError(message)
             chunk = os.read(self._fd, _CHUNK)
             self._buffer += chunk
             self._ended = not chunk
-
-    def _wait_readable(self, deadline: float | None) -> None:
-        if deadline is None:
-            return  # the read itself waits
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            message = "no report came in time"
-            raise TimeoutError(message)
 
     def _take_frame(self) -> Report | None:
         if len(self._buffer) < _LENGTH.size:

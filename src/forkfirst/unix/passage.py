@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket  # the C module below `socket`, whose Python half costs 2.8 ms
 import os
+import select
 import struct
 
 TYPE_CHECKING = False
@@ -47,6 +48,16 @@ def send(fd: int, data: bytes, descriptors: Sequence[int]) -> None:
         passage.sendall(data)
     finally:
         passage.close()
+
+
+def await_sent(fd: int) -> None:
+    """Wait until something was sent to the receiver's end *fd*, or the sender is gone; take nothing.
+
+    Whoever else has that end may have taken it by then.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll()
 
 
 def receive(fd: int) -> tuple[bytes, list[int]] | None:

@@ -47,6 +47,7 @@ def lead(forked: Forked, module: str) -> NoReturn:
         forked.child = session.fork()
         if forked.child == 0:
             _succeed(forked, module)
+        fork_first.announce(forked)
         os.close(forked.receiver)
         leader.watch(forked.child, forked.report_to, outlives=True)
     except (OSError, ImportError) as error:
