@@ -12,7 +12,7 @@ from forkfirst import errors
 from forkfirst.plan import order, steps
 from forkfirst.plan.host import Host
 from forkfirst.plan.service import Declaration
-from forkfirst.stages import fork_first, start
+from forkfirst.stages import start, taking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def test_each_refusal_of_the_kernel_has_its_own_status(
         raise OSError(code, os.strerror(code), "/srv")
 
     with pytest.raises(errors.ForkfirstError) as refused:
-        fork_first.apply_steps([step], None, {steps.ChangeDirectory: refuse})
+        taking.apply_steps([step], None, {steps.ChangeDirectory: refuse})
     assert type(refused.value) is kind
     assert refused.value.exit_status == status
     said = f"cannot change directory to /srv: {os.strerror(code).lower()}"
@@ -100,14 +100,14 @@ def test_each_refusal_of_the_kernel_has_its_own_status(
 def test_a_file_that_the_step_does_not_name_is_named() -> None:
     """A step may fail at something that is not its subject."""
     error = OSError(errno.ENOENT, "No such file or directory", "/dev/null")
-    refusal = fork_first.explain_refusal(steps.ChangeDirectory(path="/srv"), error)
+    refusal = taking.explain_refusal(steps.ChangeDirectory(path="/srv"), error)
     assert str(refusal).endswith("no such file or directory (/dev/null)")
 
 
 @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOMEM])
 def test_a_refused_fork_has_a_hint(code: int) -> None:
     """Nobody knows by heart what EAGAIN means of a fork."""
-    refusal = fork_first.explain_refusal(steps.Fork(), OSError(code, os.strerror(code)))
+    refusal = taking.explain_refusal(steps.Fork(), OSError(code, os.strerror(code)))
     assert str(refusal) == f"cannot fork: {os.strerror(code).lower()}"
     assert "ulimit -u" in refusal.hint
 
@@ -123,5 +123,5 @@ def test_a_step_that_fails_ends_the_row() -> None:
 
     row = [steps.ChangeDirectory(path=path) for path in ("/a", "/b", "/c")]
     with pytest.raises(errors.PermissionRefusedError):
-        fork_first.apply_steps(row, None, {steps.ChangeDirectory: take})
+        taking.apply_steps(row, None, {steps.ChangeDirectory: take})
     assert begun == ["/a", "/b"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from forkfirst import errors
-from forkfirst.unix import children, descriptors, file_lock, pidfile
+from forkfirst.unix import children, descriptors, file_lock, held_pidfile, pidfile
 from support.fresh import run_fresh
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
     assert [file.name for file in directory.iterdir() if file.name != "web.pid"] == []
 
 
-def take(path: Path, pid: int | None = None) -> pidfile.PidFile:
+def take(path: Path, pid: int | None = None) -> held_pidfile.PidFile:
     return pidfile.acquire(str(path), os.getpid() if pid is None else pid)
 
 
@@ -202,7 +202,7 @@ def test_another_user_sees_a_service_of_root_and_cannot_take_its_place(path: Pat
     outcome = run_fresh(
         """
 from forkfirst import errors
-from forkfirst.unix import pidfile
+from forkfirst.unix import held_pidfile, held_pidfile, pidfile
 os.setuid(65534)
 tell(pid=pidfile.look_up_holder(sys.argv[1]).pid)
 for path in sys.argv[1:]:
@@ -352,7 +352,7 @@ def test_releasing_removes_only_what_is_ours(path: Path) -> None:
 def test_a_copy_given_up_leaves_the_lock_with_the_others(path: Path) -> None:
     """The launcher closes its copy when the service has it."""
     held = take(path)
-    copy = pidfile.PidFile(os.dup(held.fd), held.path)
+    copy = held_pidfile.PidFile(os.dup(held.fd), held.path)
     held.close()
     held.close()
     assert pidfile.look_up_holder(str(path)) is not None
@@ -366,7 +366,7 @@ def test_the_lock_lives_as_long_as_any_process_of_the_service(path: Path) -> Non
     outcome = run_fresh(
         """
 import signal
-from forkfirst.unix import children, pidfile, session
+from forkfirst.unix import children, held_pidfile, pidfile, session
 path = sys.argv[1]
 held = pidfile.acquire(path, os.getpid())
 wait, go = os.pipe()
@@ -556,7 +556,7 @@ def test_who_looks_takes_no_lock(path: Path) -> None:
     """Not even a shared one for an instant: a starter would have to guess what it means."""
     outcome = run_fresh(
         """
-from forkfirst.unix import file_lock, pidfile
+from forkfirst.unix import file_lock, held_pidfile, pidfile
 path = sys.argv[1]
 held = pidfile.acquire(path, os.getpid())
 locked = []
@@ -593,7 +593,7 @@ def test_a_name_that_changed_hands_while_it_was_looked_at_is_not_taken(path: Pat
     outcome = run_fresh(
         """
 from forkfirst import errors
-from forkfirst.unix import file_lock, pidfile
+from forkfirst.unix import file_lock, held_pidfile, pidfile
 path = sys.argv[1]
 winner = pidfile.acquire(path + ".winner", 4711)
 open(path, "w").close()

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 COMMANDS = {
-    "start": ("lifecycle", "start a service in the background, and wait until it is ready"),
-    "run": ("lifecycle", "run a service in the foreground, under whoever supervises it"),
+    "start": ("start", "start a service in the background, and wait until it is ready"),
+    "run": ("start", "run a service in the foreground, under whoever supervises it"),
     "listen": ("hold.listen", "open sockets for any command, and run it with them"),
-    "stop": ("lifecycle", "stop a service, and wait until it is gone"),
-    "restart": ("lifecycle", "stop a service, then start it as it was started before"),
+    "stop": ("stop", "stop a service, and wait until it is gone"),
+    "restart": ("stop", "stop a service, then start it as it was started before"),
     "reload": ("reload", "have the new code take over from the old, without a gap"),
     "upgrade": ("upgrade", "have a new forkfirst supervise a service, and nothing else change"),
     "scale": ("reload", "change how many workers a service has"),

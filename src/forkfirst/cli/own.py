@@ -6,8 +6,8 @@ import os
 import sys
 
 from forkfirst import errors
-from forkfirst.cli import lifecycle
 from forkfirst.cli import main as main_
+from forkfirst.cli import start
 from forkfirst.service import declare_by_name, make_declaration
 from forkfirst.stages import probe
 
@@ -98,8 +98,10 @@ def _dispatch(service: Service, argv: list[str]) -> int:
 
         return explain.show(declaration, foreground=foreground, spawn=spawn)
     if {"-r", "--restart"} & set(arguments):
-        lifecycle.stop_if_running(declaration)
+        from forkfirst.cli import stop  # noqa: PLC0415 - only with --restart
+
+        stop.stop_if_running(declaration)
     again = (sys.executable, *_own_words(), "start", *(("--spawn",) if spawn else ()))
     own = None if spawn or isinstance(service.program, str) else service.program
-    lifecycle.start(declaration, again, foreground=foreground, program=own, spawn=spawn)
+    start.start(declaration, again, foreground=foreground, program=own, spawn=spawn)
     return 0

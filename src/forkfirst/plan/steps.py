@@ -1,7 +1,7 @@
 """The vocabulary of effects: every step that a start can take, as data.
 
 A step says what will be done and on what, and names the manual page that defines it. It does
-nothing; `stages.apply` holds the one table from step to function, and `order` the one order.
+nothing; `stages.apply` has the one table from step to function, and `order` the one order.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class HoldStandardDescriptors(Step):
     """Open /dev/null on each of 0, 1, 2 that is closed, so that nothing else lands there."""
 
     manual = "open(2)"
+    taken_in = "fork_first"
 
     def describe(self) -> str:
         return "hold descriptors 0, 1 and 2, so that no file of ours becomes one of them"
@@ -50,6 +51,7 @@ class JudgeFork(Step):
     """Refuse to fork if a runtime, a thread or anything else that a child would lack is alive."""
 
     manual = "fork(2)"
+    taken_in = "fork_first"
 
     def describe(self) -> str:
         return "check that one thread, no event loop and no epoll exist here"
@@ -59,6 +61,7 @@ class OpenReport(Step):
     """Make the pipe through which the service tells the launcher that it is ready."""
 
     manual = "pipe(2)"
+    taken_in = "fork_first"
     sysv = 14
 
     def describe(self) -> str:
@@ -69,6 +72,7 @@ class Fork(Step):
     """Flush the standard streams once, then fork."""
 
     manual = "fork(2)"
+    taken_in = "fork_first"
     sysv = 5
 
     def describe(self) -> str:
@@ -82,6 +86,7 @@ class StartSession(Step):
     """Leave the terminal: a new session and process group."""
 
     manual = "setsid(2)"
+    taken_in = "fork_first"
     sysv = 6
 
     def describe(self) -> str:
@@ -92,6 +97,7 @@ class ForkAgain(Step):
     """Fork again, so that the service is no session leader and can never gain a terminal."""
 
     manual = "fork(2)"
+    taken_in = "fork_first"
     sysv = 7
 
     def describe(self) -> str:
@@ -108,6 +114,7 @@ class ImportRuntimeModule(Step):
     """
 
     manual = "forkfirst(1)"
+    taken_in = "fork_first"
     module: str
 
     def describe(self) -> str:
@@ -121,6 +128,7 @@ class CheckTarget(Step):
     """Look whether the program is there at all, without importing it."""
 
     manual = "stat(2)"
+    taken_in = "preparing"
     target: str
     directory: str
 
@@ -132,6 +140,7 @@ class CheckServer(Step):
     """Look whether the server of an application is installed, without importing it."""
 
     manual = "forkfirst(1)"
+    taken_in = "preparing"
     server: str
 
     def describe(self) -> str:
@@ -142,6 +151,7 @@ class CheckCommand(Step):
     """Look whether the command can be executed at all."""
 
     manual = "execvp(3)"
+    taken_in = "preparing"
     command: str
     root: str = ""
 
@@ -154,6 +164,7 @@ class MakeDirectory(Step):
     """Make a directory and its parents; refuse one that somebody else controls."""
 
     manual = "mkdir(2)"
+    taken_in = "preparing"
     path: str
     mode: int
     private: bool
@@ -169,6 +180,7 @@ class LockPidFile(Step):
     """Take the lock that says who runs: `flock` on the pid file."""
 
     manual = "flock(2)"
+    taken_in = "preparing"
     sysv = 12
     path: str
 
@@ -180,6 +192,7 @@ class OpenLog(Step):
     """Open the log for appending."""
 
     manual = "open(2)"
+    taken_in = "preparing"
     path: str
     mode: int = 0o640
 
@@ -191,6 +204,7 @@ class OpenListener(Step):
     """Bind and listen; the socket outlives every process that serves it."""
 
     manual = "listen(2)"
+    taken_in = "preparing"
     listener: Listener
 
     def describe(self) -> str:
@@ -201,6 +215,7 @@ class OpenControlSocket(Step):
     """Bind the socket on which the running service answers `status`, `stacks`, …."""
 
     manual = "unix(7)"
+    taken_in = "preparing"
     path: str
 
     def describe(self) -> str:
@@ -211,6 +226,7 @@ class KeepRecord(Step):
     """Write down how this service was started, for `restart` and for `stop` by name."""
 
     manual = "rename(2)"
+    taken_in = "preparing"
     path: str
 
     def describe(self) -> str:
@@ -221,6 +237,7 @@ class HandOver(Step):
     """Pass the plan, and every descriptor of the service, to the process that waits."""
 
     manual = "unix(7)"
+    taken_in = "preparing"
 
     def describe(self) -> str:
         return "pass the plan, the lock, the log and every listener to the service"
@@ -367,6 +384,7 @@ class AwaitReady(Step):
     """Wait for READY; on anything else end the service and undo every step."""
 
     manual = "poll(2)"
+    taken_in = "preparing"
     sysv = 15
     seconds: float
 

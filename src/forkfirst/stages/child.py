@@ -13,9 +13,9 @@ import time
 
 from forkfirst import errors
 from forkfirst.plan import first, steps
-from forkfirst.stages import answers, fork_first, program
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
-from forkfirst.unix import channel, session, stdio
+from forkfirst.stages import answers, program, taking
+from forkfirst.stages.taking import NO_DESCRIPTOR
+from forkfirst.unix import session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from forkfirst.runtime.context import Context
-    from forkfirst.stages.fork_first import Forked, Table
+    from forkfirst.stages.fork_first import Forked
     from forkfirst.stages.start import Start
+    from forkfirst.stages.taking import Table
 
 _STDERR = 2
 
@@ -33,7 +34,7 @@ _STDERR = 2
 def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
     """Import what will be needed, take over the plan and the descriptors, and serve."""
     try:
-        fork_first.apply_steps(first.plan_early(module), forked, table)
+        taking.apply_steps(first.plan_early(module), forked, table)
         if module:
             from forkfirst.runtime import asyncio_, target  # noqa: F401, PLC0415 - while we wait
         from forkfirst.control import server  # noqa: F401, PLC0415 - as above
@@ -41,11 +42,11 @@ def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
 
         start = handover.take_over(forked)
     except (OSError, ImportError) as error:
-        failure = fork_first.explain_refusal(steps.HandOver(), error)
-        fork_first.report_refusal(forked.report_to, failure)
+        failure = taking.explain_refusal(steps.HandOver(), error)
+        taking.report_refusal(forked.report_to, failure)
         session.leave(failure.exit_status)
     except errors.ForkfirstError as error:
-        fork_first.report_refusal(forked.report_to, error)
+        taking.report_refusal(forked.report_to, error)
         session.leave(error.exit_status)
     if start is None:
         session.leave(0)
@@ -55,11 +56,11 @@ def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
 def serve(start: Start, table: Table) -> NoReturn:
     """Take the service's steps; the last of them runs the program and leaves."""
     try:
-        fork_first.apply_steps(start.plan.worker, start, table)
+        taking.apply_steps(start.plan.worker, start, table)
     except errors.ForkfirstError as error:
         if start.report_to == NO_DESCRIPTOR:
             raise
-        fork_first.report_refusal(start.report_to, error)
+        taking.report_refusal(start.report_to, error)
         session.leave(error.exit_status)
     raise AssertionError  # the last step leaves
 
@@ -108,6 +109,8 @@ class Telling:
     def _send(self, kind: str, **fields: str) -> bool:
         if self._start.report_to == NO_DESCRIPTOR:
             return False
+        from forkfirst.unix import channel  # noqa: PLC0415 - only where a launcher waits
+
         try:
             channel.send(self._start.report_to, kind, **fields)
         except BrokenPipeError:
@@ -160,7 +163,7 @@ def attempt(start: Start, telling: Telling, act: Callable[[], int]) -> int:
         if start.report_to == NO_DESCRIPTOR:
             sys.stderr.write(f"forkfirst: {error}\n")
         else:
-            fork_first.report_refusal(start.report_to, error)
+            taking.report_refusal(start.report_to, error)
         _note_failure(facts, error)
         return error.exit_status
     except SystemExit as exit_:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from forkfirst.plan.service import Declaration
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
+    from forkfirst.stages.taking import Table
 
 _STANDARD = (
     *(

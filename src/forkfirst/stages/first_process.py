@@ -13,7 +13,7 @@ import os
 import signal
 
 from forkfirst import errors
-from forkfirst.stages import apply, fork_first
+from forkfirst.stages import apply, taking
 from forkfirst.unix import children, session, signals
 
 TYPE_CHECKING = False
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
+    from forkfirst.stages.taking import Table
 
 _NOT_FORWARDED = (
     signal.SIGCHLD,
@@ -41,7 +41,7 @@ def run(start: Start, table: Table = apply.TABLE) -> NoReturn:
         ForkfirstError: A step of the launcher failed; nothing is left.
     """
     try:
-        fork_first.apply_steps(start.plan.launcher, start, table)
+        taking.apply_steps(start.plan.launcher, start, table)
     except errors.ForkfirstError:
         start.undo()
         raise

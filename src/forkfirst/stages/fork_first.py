@@ -11,32 +11,28 @@ Measured, until the port answers, against a bare `python app.py`: see benchmarks
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
 
 from forkfirst import errors
 from forkfirst.plan import first, steps
+from forkfirst.stages import taking
+from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import channel, passage, session, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
-    Table = Mapping[type[steps.Step], Callable[[Any, Any], None]]
-
-NO_DESCRIPTOR = -1
+    from forkfirst.stages.taking import Table
 
 _SILENCE_SECONDS = 5.0
 """How long a killed process may take to disappear: only the kernel can hold it up."""
 
 _COURTESY_SECONDS = 0.05
 """How long the launcher stays out of the way of the service: fifty times what its fork takes."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_EXHAUSTED = (errno.EAGAIN, errno.ENOMEM)
 
 ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """What asks a launcher to give up."""
@@ -133,7 +129,7 @@ def fork_service(
         ForkfirstError: It cannot be made; nothing was.
     """
     forked = Forked(program)
-    apply_steps(first.FIRST_STEPS, forked, table)
+    taking.apply_steps(first.FIRST_STEPS, forked, table)
     if forked.child == 0:
         lead(forked, module, table)
     os.close(forked.receiver)
@@ -159,9 +155,9 @@ def lead(
             os.close(forked.report.fileno())
             os.close(forked.sender)
         try:
-            apply_steps(chosen, forked, table)
+            taking.apply_steps(chosen, forked, table)
         except errors.ForkfirstError as error:
-            report_refusal(forked.report_to, error)
+            taking.report_refusal(forked.report_to, error)
             session.leave(error.exit_status)
         if forked.child == 0:
             from forkfirst.stages import child  # noqa: PLC0415 - the service's own code
@@ -174,7 +170,7 @@ def lead(
 
         leader.watch(forked.child, forked.report_to)
     except (OSError, ImportError) as error:  # no descriptor is left to read our own code, say
-        report_refusal(forked.report_to, explain("watch the service", error))
+        taking.report_refusal(forked.report_to, taking.explain("watch the service", error))
         session.leave(errors.SystemRefusedError.exit_status)
     except BaseException:  # noqa: BLE001 - whatever it was, the frames below are the launcher's
         import traceback  # noqa: PLC0415 - only for a bug of ours
@@ -185,66 +181,11 @@ def lead(
 
 
 def announce(forked: Forked) -> None:
-    """Say which process the service is; if nobody is left to hear it, watching it will show that."""
+    """Say which process the service is. If nobody is left to hear it, watching it shows that."""
     try:  # noqa: SIM105 - contextlib is not loaded before a fork
         channel.send(forked.report_to, "born", pid=forked.child)
     except BrokenPipeError:
         pass
-
-
-def apply_steps(chosen: Iterable[steps.Step], state: object, table: Table) -> None:
-    """Take each step of *chosen*, in order.
-
-    Raises:
-        ForkfirstError: A step failed; the text names the step and what it was about.
-    """
-    for step in chosen:
-        try:
-            table[type(step)](step, state)
-        except (OSError, ImportError) as error:
-            raise explain_refusal(step, error) from error
-
-
-def explain_refusal(step: steps.Step, error: OSError | ImportError) -> errors.ForkfirstError:
-    """Return the error that says that *step* failed with *error*."""
-    named = isinstance(error, OSError) and error.filename in step
-    forks = isinstance(step, steps.Fork | steps.ForkAgain)
-    attempted = "fork" if forks else step.describe().partition(";")[0]
-    return explain(attempted, error, named=named, forks=forks)
-
-
-def explain(
-    attempted: str, error: OSError | ImportError, *, named: bool = False, forks: bool = False
-) -> errors.ForkfirstError:
-    """Return the error that says that what was *attempted* failed with *error*.
-
-    An ImportError is what a module makes of an OSError that it met while it was loaded: no
-    descriptor was left, say.
-
-    Args:
-        attempted: What was, without "cannot".
-        error: Why it failed.
-        named: Whether the file of *error* is in *attempted* already.
-        forks: Whether it was a fork.
-    """
-    if isinstance(error, ImportError):
-        return errors.SystemRefusedError(f"cannot {attempted}: {error}")
-    where = f" ({error.filename})" if error.filename and not named else ""
-    message = f"cannot {attempted}: {(error.strerror or str(error)).lower()}{where}"
-    if error.errno in _FULL:
-        return errors.DiskFullError(message, hint="free some space, or choose another place")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return errors.PermissionRefusedError(message)
-    if error.errno in (errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR):
-        return errors.CannotCreateError(message)
-    if error.errno == errno.ENOENT:
-        return errors.ConfigError(message)
-    hint = ""
-    if error.errno in _EXHAUSTED and forks:
-        hint = "the limit of processes (ulimit -u, pids.max) or the memory is used up"
-    elif error.errno in (errno.EMFILE, errno.ENFILE):
-        hint = "the limit of open descriptors (ulimit -n) is used up"
-    return errors.SystemRefusedError(message, hint=hint)
 
 
 # -- in the launcher -------------------------------------------------------------------------------
@@ -255,9 +196,12 @@ def _hold_standard_descriptors(_: steps.HoldStandardDescriptors, __: object) -> 
 
 
 def _judge_fork(_: steps.JudgeFork, __: object) -> None:
-    from forkfirst.guard import verdict  # noqa: PLC0415 - only a start that forks needs it
+    from forkfirst.guard import glance  # noqa: PLC0415 - only a start that forks needs it
 
-    verdict.assert_fork_safe()
+    if glance.glance():
+        from forkfirst.guard import verdict  # noqa: PLC0415 - only if there is something to judge
+
+        verdict.assert_fork_safe()
 
 
 def _open_report(_: steps.OpenReport, forked: Forked) -> None:
@@ -300,17 +244,3 @@ TABLE: Table = {
     steps.ForkAgain: _fork_again,
     steps.ImportRuntimeModule: _import_runtime_module,
 }
-
-
-def report_refusal(report_to: int, error: errors.ForkfirstError) -> None:
-    """Tell the launcher that a step failed; if it is gone, there is nobody to tell."""
-    try:
-        channel.send(
-            report_to,
-            "refused",
-            message=str(error),
-            hint=error.hint,
-            exit_status=error.exit_status,
-        )
-    except BrokenPipeError:
-        return

@@ -5,9 +5,9 @@ from __future__ import annotations
 import _pickle  # the C half of pickle: the Python half costs 3 ms, and both ends are one program
 import os
 
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.stages.start import Start
-from forkfirst.unix import passage, pidfile
+from forkfirst.stages.taking import NO_DESCRIPTOR
+from forkfirst.unix import held_pidfile, passage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def take_over(forked: Forked) -> Start | None:
     lock, start.log, start.control, *listeners = (
         NO_DESCRIPTOR if hole else next(taken) for hole in holes
     )
-    start.pid_file = pidfile.PidFile(lock, plan.places.pid_file)
+    start.pid_file = held_pidfile.PidFile(lock, plan.places.pid_file)
     start.listeners = list(zip(names, listeners, strict=True))
     start.paths = paths
     start.log_offset = log_offset

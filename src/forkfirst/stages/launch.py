@@ -12,17 +12,16 @@ import time
 
 from forkfirst import errors
 from forkfirst.plan import first, steps
-from forkfirst.stages import apply, fork_first
+from forkfirst.stages import apply, fork_first, taking
 from forkfirst.stages.fork_first import ENDING_SIGNALS
 from forkfirst.unix import children, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import NoReturn
 
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
+    from forkfirst.stages.taking import Table
     from forkfirst.unix.channel import Reader, Report
 
 _SHOWN = 32 * 1024
@@ -49,8 +48,8 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
         if start.forked is None:
             start.forked = _make_process(start, table)
         try:
-            fork_first.apply_steps(start.plan.launcher, start, table)
-            fork_first.apply_steps(start.plan.last, start, table)
+            taking.apply_steps(start.plan.launcher, start, table)
+            taking.apply_steps(start.plan.last, start, table)
         except BaseException:  # whatever it was, nothing may be left
             start.forked.end()
             raise
@@ -80,22 +79,6 @@ def _explain(name: str, error: errors.ForkfirstError) -> str:
 
         return describe_hazards(error.hazards, service=name)  # type: ignore[arg-type] # errors knows no guard
     return f'cannot start "{name}": {error}'
-
-
-def run_here(start: Start, table: Table = apply.TABLE) -> NoReturn:
-    """Run the service in this process, and exit with its status. Makes no process."""
-    try:
-        fork_first.apply_steps(start.plan.launcher, start, table)
-        fork_first.apply_steps(start.plan.worker, start, table)
-    except errors.ForkfirstError as error:
-        start.undo()
-        error.args = (f'cannot start "{start.plan.service.name}": {error}',)
-        if start.manager is not None or "NOTIFY_SOCKET" in os.environ:
-            from forkfirst.stages.managed import telling  # noqa: PLC0415 - only where there is one
-
-            telling.tell_failure(start, error)
-        raise
-    raise AssertionError  # the last step leaves
 
 
 # -- waiting for READY -----------------------------------------------------------------------------

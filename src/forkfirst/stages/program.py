@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forkfirst import errors
-from forkfirst.stages import fork_first
+from forkfirst.stages import taking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def import_runtime(name: str) -> Any:
         return __import__(f"forkfirst.runtime.{name}", fromlist=["run"])
     except (OSError, ImportError) as error:
         if not isinstance(error, ModuleNotFoundError) or error.name not in _MODULES:
-            refusal = fork_first.explain("load the runtime", error)
+            refusal = taking.explain("load the runtime", error)
             raise refusal from error
         message = f"cannot run on {error.name}: it is not installed"
         raise errors.ConfigError(message, hint=f"pip install 'forkfirst[{error.name}]'") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
+from forkfirst.stages.taking import NO_DESCRIPTOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from forkfirst.stages.fork_first import Forked
     from forkfirst.stages.managed.telling import Manager
     from forkfirst.stages.succession.predecessor import Predecessor
-    from forkfirst.unix.pidfile import PidFile
+    from forkfirst.unix.held_pidfile import PidFile
 
 
 class Start:

@@ -51,9 +51,9 @@ def send(fd: int, data: bytes, descriptors: Sequence[int]) -> None:
 
 
 def await_sent(fd: int) -> None:
-    """Wait until something was sent to the receiver's end *fd*, or the sender is gone; take nothing.
+    """Wait until something was sent to the receiver's end *fd*, or the sender is gone.
 
-    Whoever else has that end may have taken it by then.
+    Takes nothing; whoever else has that end may have taken it by then.
     """
     poll = select.poll()
     poll.register(fd, select.POLLIN)

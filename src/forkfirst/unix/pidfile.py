@@ -21,16 +21,13 @@ import time
 
 from forkfirst import errors
 from forkfirst.unix import children, file_lock, trust
+from forkfirst.unix.held_pidfile import PidFile, explain
 from forkfirst.values import Value
 
 MODE = 0o644
 _ATTEMPTS = 1000
 _PAUSE_SECONDS = 0.002  # between attempts, while another starter is between two of its steps
 _PID_BYTES = 32
-_KINDS: dict[int, type[errors.ForkfirstError]] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), errors.DiskFullError),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM), errors.SystemRefusedError),
-}
 # Never hang on a fifo put there, never get a terminal, never follow a link.
 _LOOK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -39,59 +36,6 @@ class Holder(Value):
     """The process that a locked pid file names."""
 
     pid: int
-
-
-class PidFile:
-    """A held lock: *fd* is the locked file, *path* its absolute name.
-
-    It owns *fd*. A process that was handed the descriptor makes its own object.
-    """
-
-    __slots__ = ("fd", "path")
-
-    def __init__(self, fd: int, path: str) -> None:
-        self.fd = fd
-        self.path = path
-
-    def rewrite(self, pid: int) -> None:
-        """Let the file name *pid*; who reads its first line at any moment sees a whole pid.
-
-        Raises:
-            DiskFullError: The file system is full; the file is as it was.
-            OSError: The write failed otherwise.
-        """
-        text = b"%d\n" % pid
-        try:
-            # One write over the old text, then the rest cut off: never an empty file between.
-            os.pwrite(self.fd, text, 0)
-            os.ftruncate(self.fd, len(text))
-        except OSError as error:
-            raise _explain(error, f"cannot write the pid file {self.path}") from error
-
-    def release(self) -> bool:
-        """Remove the file, if the name is still this file's, and give up this copy of the lock.
-
-        The name goes first, while the lock is held: nobody can see the file unlocked. Returns
-        whether it was removed; a service that dropped its privileges may not be allowed to, and
-        what it leaves is a stale file, which the next start replaces.
-        """
-        if self.fd < 0:
-            return False
-        try:
-            if not trust.is_same_file(self.fd, os.stat(self.path, follow_symlinks=False)):
-                return False
-            os.unlink(self.path)
-        except OSError:
-            return False
-        finally:
-            self.close()
-        return True
-
-    def close(self) -> None:
-        """Give up this copy of the lock, leaving the file; others may hold it still."""
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
-            os.close(fd)
 
 
 def acquire(path: str, pid: int) -> PidFile:
@@ -133,7 +77,7 @@ def acquire(path: str, pid: int) -> PidFile:
             os.close(new)  # its temporary name, if it had one, is used up
             new = -1
     except OSError as error:
-        raise _explain(error, f"cannot create the pid file {path}") from error
+        raise explain(error, f"cannot create the pid file {path}") from error
     finally:
         for fd in (directory, new):
             if fd >= 0:
@@ -394,7 +338,3 @@ def _open_directory(path: str, owner: int | None = None) -> int:
 
 def _describe(path: str) -> str:
     return f"the pid file {path}"
-
-
-def _explain(error: OSError, attempted: str) -> errors.ForkfirstError:
-    return _KINDS.get(error.errno or 0, errors.CannotCreateError)(f"{attempted}: {error.strerror}")

@@ -13,8 +13,9 @@ import signal
 import sys
 
 from forkfirst.plan import spawning
-from forkfirst.stages import fork_first
-from forkfirst.stages.fork_first import ENDING_SIGNALS, NO_DESCRIPTOR, Forked
+from forkfirst.stages import taking
+from forkfirst.stages.fork_first import ENDING_SIGNALS, Forked
+from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import spawn
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from forkfirst.plan.steps import Step
-    from forkfirst.stages.fork_first import Table
+    from forkfirst.stages.taking import Table
 
 REPORT_TO, RECEIVER = 3, 4
 """Where the new interpreter finds its two descriptors. It closes every other one above 2."""
@@ -107,7 +108,7 @@ def spawn_service(chosen: Iterable[Step], table: Table) -> Forked:
         ForkfirstError: It cannot be made; nothing was.
     """
     forked = Forked()
-    fork_first.apply_steps(chosen, forked, table)
+    taking.apply_steps(chosen, forked, table)
     os.close(forked.receiver)
     os.close(forked.report_to)  # ours would hide the end of file of the service's
     forked.receiver = forked.report_to = NO_DESCRIPTOR

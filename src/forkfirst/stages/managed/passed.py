@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.plan.host import Host
     from forkfirst.plan.service import Declaration
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
+    from forkfirst.stages.taking import Table
 
 _STDERR = 2
 

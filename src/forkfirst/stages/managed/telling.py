@@ -12,7 +12,7 @@ import sys
 from forkfirst import errors
 from forkfirst.plan import managing
 from forkfirst.stages import child
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
+from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.systemd import (
     journal,
     notify,
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from forkfirst.runtime.context import Context
     from forkfirst.stages.answers import Facts
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
+    from forkfirst.stages.taking import Table
 
 _PATIENCE = 1.0
 """Seconds that one message may wait for room in the manager's queue."""

@@ -23,7 +23,7 @@ import time
 from forkfirst import errors
 from forkfirst.guard import verdict
 from forkfirst.plan.fleet import preloading
-from forkfirst.stages import answers, apply, child, fork_first, program
+from forkfirst.stages import answers, apply, child, program, taking
 from forkfirst.stages.preload.asking import FORK, REOPEN, STACKS
 from forkfirst.stages.supervise import worker
 from forkfirst.unix import channel, children, lifeline, passage, session, signals
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from forkfirst.guard.hazard import Hazard
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.start import Start
     from forkfirst.stages.supervise.kit import Kit
+    from forkfirst.stages.taking import Table
 
 _SHOW_STACK_AT = 0.9
 """As for a worker: the share of the time to be ready after which it is shown where an import is."""
@@ -58,9 +58,9 @@ def run(supervisor: Start, kit: Kit, fd: int, held: int) -> NoReturn:
         signal.signal(STACKS, _Stacks(start))
         signals.unblock_all()
         try:
-            fork_first.apply_steps(kit.plan.template, start, apply.TABLE)
+            taking.apply_steps(kit.plan.template, start, apply.TABLE)
         except errors.ForkfirstError as error:
-            fork_first.report_refusal(fd, error)
+            taking.report_refusal(fd, error)
             session.leave(error.exit_status)
     except BaseException:  # noqa: BLE001 - whatever it was, it must not go on as a supervisor
         import traceback  # noqa: PLC0415 - only for a bug of ours
@@ -134,7 +134,7 @@ def _refuse(step: preloading.Preload, start: Start, refusing: Sequence[Hazard]) 
     """
     if step.required:
         message, _ = _describe(start, _find_origins(start) or refusing)
-        fork_first.report_refusal(start.report_to, errors.UnsafeFork(message))
+        taking.report_refusal(start.report_to, errors.UnsafeFork(message))
         session.leave(errors.UnsafeFork.exit_status)
     message, reason = _describe(start, refusing)
     channel.send(start.report_to, "unsafe", message=message, reason=reason)
@@ -185,7 +185,7 @@ def _fork_spare(start: Start) -> int:
         if status and status < 128:  # noqa: PLR2004 - else it was killed, and the pipe tells the rest
             raise OSError(status, os.strerror(status))  # noqa: TRY301 - one explanation for both
     except OSError as error:
-        refusal = fork_first.explain("fork a worker from the template", error, forks=True)
+        refusal = taking.explain("fork a worker from the template", error, forks=True)
         raise refusal from error
     return told
 

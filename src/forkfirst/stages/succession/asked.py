@@ -7,8 +7,8 @@ import threading
 
 from forkfirst import errors
 from forkfirst.stages import child, reload
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.stages.succession import predecessor
+from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import children
 
 TYPE_CHECKING = False

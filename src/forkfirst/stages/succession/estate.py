@@ -27,9 +27,9 @@ import os
 from forkfirst.plan.host import Identity
 from forkfirst.plan.places import Places
 from forkfirst.stages import reload
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.stages.start import Start
-from forkfirst.unix import passage, pidfile
+from forkfirst.stages.taking import NO_DESCRIPTOR
+from forkfirst.unix import held_pidfile, passage
 from forkfirst.values import Value, replace
 
 TYPE_CHECKING = False
@@ -152,11 +152,11 @@ def receive(fd: int) -> Estate | None:
     )
 
 
-def pid_file_of(estate: Estate) -> pidfile.PidFile | None:
+def pid_file_of(estate: Estate) -> held_pidfile.PidFile | None:
     """Return the lock as an object of this process; None where the service has none."""
     if estate.lock == NO_DESCRIPTOR:
         return None
-    return pidfile.PidFile(estate.lock, estate.start.plan.places.pid_file)
+    return held_pidfile.PidFile(estate.lock, estate.start.plan.places.pid_file)
 
 
 def _to_fields(value: Value) -> dict[str, Any]:

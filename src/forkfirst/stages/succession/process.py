@@ -12,8 +12,9 @@ from contextlib import suppress
 
 from forkfirst import errors
 from forkfirst.plan import first
-from forkfirst.stages.fork_first import NO_DESCRIPTOR, Forked
+from forkfirst.stages.fork_first import Forked
 from forkfirst.stages.fresh import interpreter
+from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import channel, children, passage
 from forkfirst.values import Value
 

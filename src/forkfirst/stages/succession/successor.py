@@ -15,10 +15,10 @@ from contextlib import suppress
 
 from forkfirst import errors
 from forkfirst.plan import first, steps
-from forkfirst.stages import apply, child, fork_first, leader, reload
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
+from forkfirst.stages import apply, child, fork_first, leader, reload, taking
 from forkfirst.stages.start import unlink_if_same
 from forkfirst.stages.succession import estate
+from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import channel, children, session
 from forkfirst.values import replace
 
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from forkfirst.stages import answers
-    from forkfirst.stages.fork_first import Forked, Table
+    from forkfirst.stages.fork_first import Forked
     from forkfirst.stages.start import Start
     from forkfirst.stages.succession.estate import Estate
+    from forkfirst.stages.taking import Table
     from forkfirst.unix.channel import Field
 
 _DYING_SECONDS = 5.0
@@ -51,8 +52,8 @@ def lead(forked: Forked, module: str) -> NoReturn:
         os.close(forked.receiver)
         leader.watch(forked.child, forked.report_to, outlives=True)
     except (OSError, ImportError) as error:
-        failure = fork_first.explain("watch the successor", error)
-        fork_first.report_refusal(forked.report_to, failure)
+        failure = taking.explain("watch the successor", error)
+        taking.report_refusal(forked.report_to, failure)
     finally:
         session.leave(errors.SystemRefusedError.exit_status)
 
@@ -60,17 +61,17 @@ def lead(forked: Forked, module: str) -> NoReturn:
 def _succeed(forked: Forked, module: str) -> NoReturn:
     """Receive what there is, and run the program; leave by `_exit`, always."""
     try:
-        fork_first.apply_steps(first.plan_early(module), forked, apply.TABLE)
+        taking.apply_steps(first.plan_early(module), forked, apply.TABLE)
         received = estate.receive(forked.receiver)
         if received is None:
             session.leave(0)
         Successor(received, forked).run()
     except errors.ForkfirstError as error:
-        fork_first.report_refusal(forked.report_to, error)
+        taking.report_refusal(forked.report_to, error)
         session.leave(error.exit_status)
     except (OSError, ImportError) as error:
-        failure = fork_first.explain("succeed", error)
-        fork_first.report_refusal(forked.report_to, failure)
+        failure = taking.explain("succeed", error)
+        taking.report_refusal(forked.report_to, failure)
         session.leave(failure.exit_status)
     except BaseException:  # noqa: BLE001 - whatever it was, the frames below are not a service's
         import traceback  # noqa: PLC0415 - only for a bug of ours
@@ -116,7 +117,7 @@ class Successor:
             os.chdir(start.directory)  # the predecessor's program may be somewhere else
         take_last: Table = {steps.RunProgram: lambda _, __: child.run_program(start, telling)}
         start.module_path = _list_path()
-        fork_first.apply_steps(chosen, start, apply.with_changes(take_last))
+        taking.apply_steps(chosen, start, apply.with_changes(take_last))
         raise AssertionError  # the last step leaves
 
     def _make_telling(self, facts: answers.Facts) -> child.Telling:

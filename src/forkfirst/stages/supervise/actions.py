@@ -7,11 +7,11 @@ import signal
 
 from forkfirst import errors
 from forkfirst.plan.fleet import events
-from forkfirst.stages.fork_first import NO_DESCRIPTOR
 from forkfirst.stages.preload import preloading
 from forkfirst.stages.start import unlink_if_same
 from forkfirst.stages.supervise import outside, starting
 from forkfirst.stages.supervise.process import read_memory, read_resident
+from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import channel, children
 
 TYPE_CHECKING = False

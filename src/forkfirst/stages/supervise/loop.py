@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import NoReturn
 
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.preload.preloading import Template
     from forkfirst.stages.start import Start
     from forkfirst.stages.supervise.process import Process
+    from forkfirst.stages.taking import Table
     from forkfirst.stages.upgrade.upgrading import Upgrade
     from forkfirst.unix.channel import Report
 

@@ -13,7 +13,7 @@ import time
 from _thread import RLock
 
 from forkfirst import errors
-from forkfirst.stages import answers, apply, child, fork_first
+from forkfirst.stages import answers, apply, child, taking
 from forkfirst.stages.start import Start
 from forkfirst.stages.supervise import process
 from forkfirst.stages.supervise.process import Process
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from forkfirst.plan import steps
     from forkfirst.runtime.context import Context
-    from forkfirst.stages.fork_first import Table
     from forkfirst.stages.supervise.kit import Kit
+    from forkfirst.stages.taking import Table
     from forkfirst.unix.channel import Field, Report
 
 _SHOW_STACKS_AT = 0.9
@@ -90,9 +90,9 @@ def work(start: Start, chosen: Sequence[steps.Step], table: Table, number: int) 
     telling = _Telling(start, start.facts)
     telling.start_obeying(number)
     try:
-        fork_first.apply_steps(chosen[:-1], start, table)
+        taking.apply_steps(chosen[:-1], start, table)
     except errors.ForkfirstError as error:
-        fork_first.report_refusal(start.report_to, error)
+        taking.report_refusal(start.report_to, error)
         session.leave(error.exit_status)
     child.run_program(start, telling)
 

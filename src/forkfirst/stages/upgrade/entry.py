@@ -12,7 +12,7 @@ import sys
 
 from forkfirst import __version__, errors
 from forkfirst.control.caller import Caller
-from forkfirst.stages import apply, fork_first
+from forkfirst.stages import apply, taking
 from forkfirst.stages.preload import preloading
 from forkfirst.stages.supervise import loop, told
 from forkfirst.stages.upgrade import outcome, state
@@ -75,7 +75,7 @@ def _rebuild(data: Mapping[str, Any]) -> Supervisor:
     """Return the supervisor that *data* describes, ready to answer: all that comes is its loop."""
     supervisor = state.rebuild(data)
     start = supervisor.start
-    fork_first.apply_steps(start.plan.worker, start, apply.TABLE)
+    taking.apply_steps(start.plan.worker, start, apply.TABLE)
     supervisor.prepare()
     assert start.facts is not None  # noqa: S101 - `prepare` has made both
     assert start.server is not None  # noqa: S101 - as above

@@ -18,7 +18,7 @@ from forkfirst.stages.supervise.kit import Kit
 from forkfirst.stages.supervise.loop import Supervisor
 from forkfirst.stages.supervise.process import Process
 from forkfirst.stages.upgrade import plain
-from forkfirst.unix import descriptors, pidfile
+from forkfirst.unix import descriptors, held_pidfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _rebuild_start(data: Mapping[str, Any]) -> Start:
     command = tuple(data["command"])
     start = Start(_rebuild_plan(data["plan"]), command=command, directory=data["directory"])
     if data["lock"] >= 0:
-        start.pid_file = pidfile.PidFile(data["lock"], data["pid_file"])
+        start.pid_file = held_pidfile.PidFile(data["lock"], data["pid_file"])
     if data["has_log"]:
         start.log = 1  # and 2: there it is already
     start.control = data["control"]

@@ -17,8 +17,8 @@ import sys
 import time
 
 from forkfirst import errors
-from forkfirst.stages.fork_first import explain
 from forkfirst.stages.fresh import interpreter
+from forkfirst.stages.taking import explain
 from forkfirst.stages.upgrade import outcome, state
 from forkfirst.unix import children, descriptors, lifeline, signals, spawn, stdio
 

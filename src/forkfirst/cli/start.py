@@ -1,4 +1,4 @@
-"""`start`, `run`, `stop`, `restart`: the commands that change whether a service runs."""
+"""`start` and `run`: the commands that make a service run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 import time
 
 from forkfirst import errors
-from forkfirst.cli import declare, known
+from forkfirst.cli import declare
 from forkfirst.plan import order
 from forkfirst.plan.first import is_supervised
-from forkfirst.stages import launch, probe, running
+from forkfirst.stages import probe
 from forkfirst.stages.start import Start
 
 TYPE_CHECKING = False
@@ -18,13 +18,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from forkfirst.cli.known import KnownService
     from forkfirst.plan.service import Declaration
     from forkfirst.stages.fork_first import Forked
-    from forkfirst.stages.running import Ended, Running
-
-_PATIENCE_SECONDS = 2.0
-"""What `stop` adds to a service's grace period: it ends by itself in that, and is not killed."""
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
@@ -50,22 +45,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
             help="start it anew when a file below PATH (or beside the program) changes, and hold "
             "its listeners meanwhile; repeatable",
         )
-    if command in ("stop", "restart"):
-        parser.add_argument("name", help="the service")
-        parser.add_argument(
-            "--grace-period",
-            metavar="SECONDS",
-            type=float,
-            help="kill it if it has not stopped after so long (default: 2 s over its own)",
-        )
 
 
 def run(command: str, arguments: argparse.Namespace) -> int:
     """Do *command*; return its exit status."""
-    if command == "stop":
-        return stop(known.find(arguments.name), arguments.grace_period)
-    if command == "restart":
-        return restart(known.find(arguments.name), arguments.grace_period)
     if command == "run" and arguments.watch is not None:
         from forkfirst.cli.hold import watching  # noqa: PLC0415 - only for this
 
@@ -77,8 +60,10 @@ def run(command: str, arguments: argparse.Namespace) -> int:
         message = f"a foreground runs one service, but the file declares {len(services)}"
         raise errors.UsageError(message, hint="name one of them")
     if command == "start" and arguments.restart:
+        from forkfirst.cli import stop  # noqa: PLC0415 - only with --restart
+
         for service in services:
-            stop_if_running(service)
+            stop.stop_if_running(service)
     if len(services) == 1:
         start(
             services[0],
@@ -152,6 +137,8 @@ def start(  # noqa: PLR0913 - each is a fact of this one start
         plan, command=command, directory=host.directory, program=program, forked=forked
     )
     if plan.mode == order.DAEMON:
+        from forkfirst.stages import launch  # noqa: PLC0415 - the foreground needs none of it
+
         launch.launch(under_way)
         print(_describe_success(under_way))
         under_way.let_go()
@@ -160,7 +147,9 @@ def start(  # noqa: PLR0913 - each is a fact of this one start
 
         first_process.run(under_way)
     else:
-        launch.run_here(under_way)
+        from forkfirst.stages import here  # noqa: PLC0415 - and a daemon none of this
+
+        here.run(under_way)
 
 
 def _describe_success(done: Start) -> str:
@@ -193,72 +182,3 @@ def _command_line() -> tuple[str, ...]:
             *sys.argv[index:],
         ]
     return (sys.executable, "-m", "forkfirst", "start", *arguments)
-
-
-# -- stop and restart ------------------------------------------------------------------------------
-
-
-def stop(service: KnownService, grace: float | None) -> int:
-    """Stop *service*, wait until it is gone, and say how it ended. Signals nothing else."""
-    found = running.take(service.pid_file, service.owner)
-    if found is None:
-        if service.managed:
-            message = f'cannot stop "{service.name}": its manager runs it, and would start it again'
-            raise errors.UsageError(message, hint=f"systemctl stop {service.name}")
-        message = f'"{service.name}" is not running'
-        raise errors.NotRunningError(message)
-    print(_describe_end(service, end(service, found, grace)))
-    return 0
-
-
-def end(service: KnownService, found: Running, grace: float | None) -> Ended:
-    """End the process that runs *service*; kill it after *grace* seconds, its own plus 2 if None.
-
-    In the foreground the session is the person's, with their shell in it: only that of a daemon is
-    ended as well.
-    """
-    ended = found.end(
-        service.name,
-        seconds=service.grace_seconds() + _PATIENCE_SECONDS if grace is None else grace,
-        session=service.session,
-    )
-    if service.owner:
-        running.remove_leftovers(service.pid_file, service.control_socket, service.owner)
-    return ended
-
-
-def _describe_end(service: KnownService, ended: Ended) -> str:
-    text = f"{service.name}: stopped (pid {ended.pid}"
-    if ended.gone_before:
-        text += ", which had just ended"
-    if ended.killed:
-        text += f", killed: it had not stopped after {ended.seconds:g} s"
-    if ended.left_behind:
-        plural = "es" if ended.left_behind > 1 else ""
-        text += f", and {ended.left_behind} process{plural} that it left behind"
-    return f"{text})"
-
-
-def stop_if_running(declared: Declaration) -> None:
-    """Stop the service of this declaration, if it runs."""
-    service = known.of_declaration(declared)
-    found = running.take(service.pid_file, service.owner)
-    if found is not None:
-        end(service, found, None)
-
-
-def restart(service: KnownService, grace: float | None) -> int:
-    """Stop *service*, then give the very command that started it, where it was given."""
-    if service.mode not in ("", order.DAEMON):
-        message = f'cannot restart "{service.name}": it runs in the foreground'
-        raise errors.UsageError(message, hint="whoever supervises it must start it again")
-    if not service.command:
-        message = f'cannot restart "{service.name}": nothing is known of how it was started'
-        raise errors.NotRunningError(message, hint="start it with its target")
-    os.chdir(service.directory)  # first: what cannot be started again is not stopped
-    found = running.take(service.pid_file, service.owner)
-    if found is not None:
-        end(service, found, grace)
-    sys.stdout.flush()
-    os.execv(service.command[0], service.command)  # noqa: S606 - our own interpreter, no shell
-    raise AssertionError

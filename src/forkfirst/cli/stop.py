@@ -1,0 +1,105 @@
+"""`stop` and `restart`: the commands that end a service."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from forkfirst import errors
+from forkfirst.cli import known
+from forkfirst.plan import order
+from forkfirst.stages import running
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from forkfirst.cli.known import KnownService
+    from forkfirst.plan.service import Declaration
+    from forkfirst.stages.running import Ended, Running
+
+_PATIENCE_SECONDS = 2.0
+"""What `stop` adds to a service's grace period: it ends by itself in that, and is not killed."""
+
+
+def configure(_: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of both."""
+    parser.add_argument("name", help="the service")
+    parser.add_argument(
+        "--grace-period",
+        metavar="SECONDS",
+        type=float,
+        help="kill it if it has not stopped after so long (default: 2 s over its own)",
+    )
+
+
+def run(command: str, arguments: argparse.Namespace) -> int:
+    """Do *command*; return its exit status."""
+    act = stop if command == "stop" else restart
+    return act(known.find(arguments.name), arguments.grace_period)
+
+
+def stop(service: KnownService, grace: float | None) -> int:
+    """Stop *service*, wait until it is gone, and say how it ended. Signals nothing else."""
+    found = running.take(service.pid_file, service.owner)
+    if found is None:
+        if service.managed:
+            message = f'cannot stop "{service.name}": its manager runs it, and would start it again'
+            raise errors.UsageError(message, hint=f"systemctl stop {service.name}")
+        message = f'"{service.name}" is not running'
+        raise errors.NotRunningError(message)
+    print(_describe_end(service, end(service, found, grace)))
+    return 0
+
+
+def end(service: KnownService, found: Running, grace: float | None) -> Ended:
+    """End the process that runs *service*; kill it after *grace* seconds, its own plus 2 if None.
+
+    In the foreground the session is the person's, with their shell in it: only that of a daemon is
+    ended as well.
+    """
+    ended = found.end(
+        service.name,
+        seconds=service.grace_seconds() + _PATIENCE_SECONDS if grace is None else grace,
+        session=service.session,
+    )
+    if service.owner:
+        running.remove_leftovers(service.pid_file, service.control_socket, service.owner)
+    return ended
+
+
+def _describe_end(service: KnownService, ended: Ended) -> str:
+    text = f"{service.name}: stopped (pid {ended.pid}"
+    if ended.gone_before:
+        text += ", which had just ended"
+    if ended.killed:
+        text += f", killed: it had not stopped after {ended.seconds:g} s"
+    if ended.left_behind:
+        plural = "es" if ended.left_behind > 1 else ""
+        text += f", and {ended.left_behind} process{plural} that it left behind"
+    return f"{text})"
+
+
+def stop_if_running(declared: Declaration) -> None:
+    """Stop the service of this declaration, if it runs."""
+    service = known.of_declaration(declared)
+    found = running.take(service.pid_file, service.owner)
+    if found is not None:
+        end(service, found, None)
+
+
+def restart(service: KnownService, grace: float | None) -> int:
+    """Stop *service*, then give the very command that started it, where it was given."""
+    if service.mode not in ("", order.DAEMON):
+        message = f'cannot restart "{service.name}": it runs in the foreground'
+        raise errors.UsageError(message, hint="whoever supervises it must start it again")
+    if not service.command:
+        message = f'cannot restart "{service.name}": nothing is known of how it was started'
+        raise errors.NotRunningError(message, hint="start it with its target")
+    os.chdir(service.directory)  # first: what cannot be started again is not stopped
+    found = running.take(service.pid_file, service.owner)
+    if found is not None:
+        end(service, found, grace)
+    sys.stdout.flush()
+    os.execv(service.command[0], service.command)  # noqa: S606 - our own interpreter, no shell
+    raise AssertionError
