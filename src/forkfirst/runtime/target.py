@@ -15,6 +15,7 @@ from forkfirst import errors
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from importlib.machinery import SourceFileLoader
     from types import ModuleType
     from typing import Any
 
@@ -202,34 +203,33 @@ def _load_file(place: str, directory: str) -> ModuleType:
         raise errors.TargetError(message, hint="give the file another name")
     if sys.path[:1] != [directory]:
         sys.path.insert(0, directory)
-    module: Any = _make_module(stem, path)
-    sys.modules[stem] = module
+    from importlib.machinery import SourceFileLoader  # noqa: PLC0415 - only for files
+
+    loader = SourceFileLoader(stem, path)
+    module = sys.modules[stem] = _make_module(loader)
     try:
-        module.__loader__.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         sys.modules.pop(stem, None)
         raise
     return module
 
 
-def _make_module(name: str, path: str) -> Any:
-    """Return the empty module *name* for the file *path*.
+def _make_module(loader: SourceFileLoader) -> ModuleType:
+    """Return the empty module that *loader* is to fill.
 
     As `importlib.util.module_from_spec` does, which would cost a start 0.4 ms; asyncio has loaded
     `importlib.machinery` already.
 
     Source: the import system in the language reference, "Import-related module attributes".
     """
-    from importlib.machinery import ModuleSpec, SourceFileLoader  # noqa: PLC0415 - only for files
+    from importlib.machinery import ModuleSpec  # noqa: PLC0415 - as above
 
-    spec = ModuleSpec(name, SourceFileLoader(name, path), origin=path)
+    spec = ModuleSpec(loader.name, loader, origin=loader.path)
     spec.has_location = True
-    module: Any = type(sys)(name)
-    module.__spec__ = spec
-    module.__loader__ = spec.loader
-    module.__file__ = path
-    module.__cached__ = spec.cached
-    module.__package__ = ""
+    module = type(sys)(loader.name)
+    module.__spec__, module.__loader__, module.__package__ = spec, loader, ""
+    module.__file__ = loader.path
     return module
 
 
