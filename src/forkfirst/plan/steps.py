@@ -41,7 +41,7 @@ class HoldStandardDescriptors(Step):
     """Open /dev/null on each of 0, 1, 2 that is closed, so that nothing else lands there."""
 
     manual = "open(2)"
-    taken_in = "fork_first"
+    taken_in = "preparing"
 
     def describe(self) -> str:
         return "hold descriptors 0, 1 and 2, so that no file of ours becomes one of them"

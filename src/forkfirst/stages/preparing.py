@@ -34,6 +34,12 @@ class _Nobody:
 _NOBODY_ELSE = _Nobody()
 
 
+def _hold_standard_descriptors(_: steps.HoldStandardDescriptors, __: Start) -> None:
+    from forkfirst.unix import stdio  # noqa: PLC0415 - in the foreground; else `fork_first` has it
+
+    stdio.hold_standard_descriptors()
+
+
 def _check_target(step: steps.CheckTarget, start: Start) -> None:
     if start.program is not None:
         return
@@ -176,6 +182,7 @@ def _await_ready(step: steps.AwaitReady, start: Start) -> None:
 
 
 TABLE: Table = {
+    steps.HoldStandardDescriptors: _hold_standard_descriptors,
     steps.CheckTarget: _check_target,
     steps.CheckServer: _check_server,
     steps.CheckCommand: _check_command,

@@ -17,7 +17,6 @@ import stat
 import sys
 
 from forkfirst import errors
-from forkfirst.unix import trust
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ def open_log(path: str, mode: int = MODE) -> tuple[int, bool]:
 
     Source: open(2) O_APPEND, O_NOFOLLOW.
     """
+    from forkfirst.unix import trust  # noqa: PLC0415 - the service, which goes on in it, never asks
+
     try:
         trusted = trust.is_private(os.stat(os.path.dirname(path) or "."))
         fd, created = _open_or_create(path, mode, follow=trusted)
