@@ -149,7 +149,11 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
     lines[0] += f", up {describe_seconds(facts['uptime_seconds'])}"
     if facts["status"]:
         lines.append(f"  status   {facts['status']}")
-    lines.extend(f"  listens  {name}={address}" for name, address in facts["listeners"])
+    kept = facts.get("kept", ())
+    lines.extend(
+        f"  listens  {name}={address}{', kept over restarts' if name in kept else ''}"
+        for name, address in facts["listeners"]
+    )
     lines.append(
         f"  uses     {facts['rss_bytes'] / 2**20:.1f} MiB, {facts['threads']} threads, "
         f"{facts['cpu_seconds']:.2f} s of CPU, runtime {facts['runtime']}, "

@@ -9,6 +9,7 @@ stream or datagrams, of which family, is not: a listener of another kind is refu
 from __future__ import annotations
 
 from forkfirst.errors import ConfigError
+from forkfirst.plan import keeping
 from forkfirst.plan.steps import OpenListener, Step
 
 TYPE_CHECKING = False
@@ -47,6 +48,31 @@ class KeepDescriptor(Step):
         return f"keep descriptor {self.fd}, which was passed as {self.name}"
 
 
+class TakeBackListener(Step):
+    """Take a listener that an earlier start has opened, and the manager has kept since."""
+
+    manual = "sd_listen_fds(3)"
+    taken_in = "managed.passed"
+    listener: Listener
+    fd: int
+
+    def describe(self) -> str:
+        return f"take back {self.listener.describe()}, kept on descriptor {self.fd}"
+
+
+class ForgetListeners(Step):
+    """Close what the manager has kept of our listeners and is not declared so any more."""
+
+    manual = "sd_notify(3)"
+    taken_in = "managed.passed"
+    kept: tuple[PassedDescriptor, ...]
+
+    def describe(self) -> str:
+        return "close what was kept and is declared no more: " + ", ".join(
+            one.listener or one.name for one in self.kept
+        )
+
+
 class TakeConnection(Step):
     """Take the one connection that this process was started for."""
 
@@ -61,10 +87,14 @@ class TakeConnection(Step):
 def plan_listeners(service: Declaration, host: Host) -> tuple[Step, ...]:
     """Return the steps that open or adopt each listener of *service*, then what else was passed.
 
+    What the manager has kept for us is taken back if it was declared with the same words, and else
+    closed first: it has the address that its successor may want.
+
     Raises:
         ConfigError: A listener must be passed and was not, or what was passed is of another kind.
     """
-    left = list(host.passed)
+    left = [one for one in host.passed if not keeping.is_reserved(one.name)]
+    kept = [one for one in host.passed if one not in left]
     chosen: list[Step] = []
     if service.inetd or _is_for_a_connection(left):
         connection = _find_connection(service, host)
@@ -79,11 +109,21 @@ def plan_listeners(service: Declaration, host: Host) -> tuple[Step, ...]:
         elif listener.inherited and not found:
             raise _missing(listener, host)
         elif not found:
-            chosen.append(OpenListener(listener=listener))
+            chosen.append(_take_back(listener, kept) or OpenListener(listener=listener))
     for one in left:
         kind = AdoptListener if one.kind in LISTENING else KeepDescriptor
         chosen.append(kind(name=one.name, fd=one.fd))
-    return tuple(chosen)
+    forget = (ForgetListeners(kept=tuple(kept)),) if kept else ()
+    return (*forget, *chosen)
+
+
+def _take_back(listener: Listener, kept: list[PassedDescriptor]) -> Step | None:
+    """Take of *kept* what is *listener*, if anything is."""
+    for one in kept:
+        if one.listener == str(listener):
+            kept.remove(one)
+            return TakeBackListener(listener=listener, fd=one.fd)
+    return None
 
 
 def _find(

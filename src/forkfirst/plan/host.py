@@ -30,11 +30,14 @@ class PassedDescriptor(Value):
         name: What its sender calls it.
         fd: The descriptor.
         kind: What it really is: a kind of listener, "connection", or "other".
+        listener: The listener of ours that it is, as it was declared, if the manager has kept it
+            for us and it still is what its name says; or "".
     """
 
     name: str
     fd: int
     kind: str
+    listener: str = ""
 
 
 class Host(Value):
@@ -53,6 +56,7 @@ class Host(Value):
         passed: What was passed to this process, in order.
         connected_input: Whether standard input and output are one connection, where one is wanted.
         notified: Whether a manager wants to be told, through `$NOTIFY_SOCKET`.
+        keeps: How many descriptors the manager keeps for us while we are not there (`$FDSTORE`).
         runtime_directory: `$RUNTIME_DIRECTORY`, the first, if a manager made one for this service.
         identity: Whom the service asked to become, if it asked for that.
         forks_well: Whether a forked process may go on without exec(2): macOS's may not.
@@ -70,6 +74,7 @@ class Host(Value):
     passed: tuple[PassedDescriptor, ...] = ()
     connected_input: bool = False
     notified: bool = False
+    keeps: int = 0
     runtime_directory: str = ""
     identity: Identity | None = None
     forks_well: bool = True

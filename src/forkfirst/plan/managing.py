@@ -27,3 +27,14 @@ class TellManager(Step):
 
     def describe(self) -> str:
         return "tell the manager of each change, through NOTIFY_SOCKET, which no child inherits"
+
+
+class KeepListeners(Step):
+    """Have the manager keep each listener of our own, so that no restart closes it."""
+
+    manual = "sd_notify(3)"
+    taken_in = "managed.keeping"
+    most: int
+
+    def describe(self) -> str:
+        return "have the manager keep each listener that we opened, for the next start"

@@ -193,7 +193,7 @@ def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -
         assigned += service.environment
     chosen.append(steps.CleanEnvironment(remove=host.foreign_variables, assign=assigned))
     if host.notified:
-        chosen.append(_tell_manager(service, mode))
+        chosen.extend(_tell_manager(service, host, mode))
     chosen.append(steps.SetUmask(umask=service.umask))
     # daemon(7), step 11: "/" so that no file system is kept busy. In the foreground the supervisor
     # has chosen the directory, and a person at a terminal expects to stay where they are.
@@ -251,12 +251,15 @@ def _hold_readiness(service: Declaration) -> Step:
     return managing.HoldReadiness(fd=service.notify_fd, needed=not service.command)
 
 
-def _tell_manager(service: Declaration, mode: str) -> Step:
+def _tell_manager(service: Declaration, host: Host, mode: str) -> tuple[Step, ...]:
     from forkfirst.plan import managing  # noqa: PLC0415 - as above
 
     # The manager of a container listens to its first process, and knows no other.
     as_pid = 1 if mode == FIRST_PROCESS else 0
-    return managing.TellManager(ready_seconds=service.ready_seconds, as_pid=as_pid)
+    told = managing.TellManager(ready_seconds=service.ready_seconds, as_pid=as_pid)
+    if not host.keeps or mode != FOREGROUND or service.inetd:
+        return (told,)
+    return told, managing.KeepListeners(most=host.keeps)
 
 
 # -- a service that is to have less than whoever starts it -----------------------------------

@@ -273,7 +273,11 @@ def start_server(start: Start, facts: answers.Facts) -> None:
 
     start.server = server.Server(
         start.control,
-        {**answers.make_answers(facts), **_make_reload_answers(start)},
+        {
+            **answers.make_answers(facts),
+            "status": lambda _: {**answers.describe(facts), "kept": start.list_kept()},
+            **_make_reload_answers(start),
+        },
         allowed_uids=frozenset({os.geteuid()}),
     )
     try:

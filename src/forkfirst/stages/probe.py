@@ -58,6 +58,7 @@ def read_host(*, detaching: bool, service: Declaration | None = None) -> Host:
         identity=_look_up_identity(service),
         forks_well=forks_well(),
         notified=bool(environ.get("NOTIFY_SOCKET")) and not detaching,
+        keeps=_count_keepable(environ.get("FDSTORE", "")),
         runtime_directory=environ.get("RUNTIME_DIRECTORY", "").partition(":")[0],
     )
     if service is None or not (service.inetd or any(map(environ.__contains__, _PASSED))):
@@ -100,6 +101,16 @@ def _manager() -> str:
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
         return "systemd"
     return ""
+
+
+def _count_keepable(said: str) -> int:
+    """Return how many descriptors the manager says that it keeps.
+
+    systemd says so from 254 on. Before, nothing tells a unit with FileDescriptorStoreMax= from one
+    without, and to be sent what it cannot keep is worth a warning in the journal to systemd. So
+    nothing is sent unasked there, unless the unit says it itself (`Environment=FDSTORE=16`).
+    """
+    return int(said) if said.isascii() and said.isdecimal() else 0
 
 
 def _read_directory() -> str:

@@ -49,6 +49,7 @@ class Start:
         server: Who answers for it, in the service.
         manager: Who manages the service and is told so; None where nobody is.
         held_outside: Whether its listeners were passed to it, and so stay open without it.
+        adopted: The descriptors of the listeners that were passed: somebody else's to keep.
         stored: Name and descriptor of what was passed and is no listener.
         connection: The one connection that this process was started for, or `NO_DESCRIPTOR`.
         replaced: A record that goes back to where it was when the service ends: its path, and what
@@ -92,6 +93,7 @@ class Start:
         self.server: Server | None = None
         self.manager: Manager | None = None
         self.held_outside = False
+        self.adopted: set[int] = set()
         self.stored: list[tuple[str, int]] = []
         self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None
@@ -121,8 +123,10 @@ class Start:
 
             path, before = self.replaced
             _try(lambda: record.put_back(path, before))
+        kept = self.manager.kept_paths if self.manager is not None else ()
         for path, inode, device in self.paths:
-            _try(lambda: unlink_if_same(path, inode, device))  # noqa: B023 - called at once
+            if path not in kept:  # else whoever comes before the next start still finds its socket
+                _try(lambda: unlink_if_same(path, inode, device))  # noqa: B023 - called at once
         if self.pid_file is not None:
             _try(self.pid_file.release)
 
@@ -143,6 +147,10 @@ class Start:
         """Return the descriptors that belong to the service: lock, log, control, listeners."""
         lock = self.pid_file.fd if self.pid_file is not None else NO_DESCRIPTOR
         return [lock, self.log, self.control, *(fd for _, fd in self.listeners)]
+
+    def list_kept(self) -> list[str]:
+        """Return the names of the listeners that the manager keeps while nobody is there."""
+        return [] if self.manager is None else self.manager.kept_listeners
 
     def let_go(self) -> None:
         """Close the launcher's copies of what the service now has alone."""

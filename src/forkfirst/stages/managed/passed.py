@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 from forkfirst import errors
-from forkfirst.plan import adoption
+from forkfirst.plan import adoption, keeping
 from forkfirst.plan.host import PassedDescriptor
-from forkfirst.systemd import activation, listeners
+from forkfirst.plan.listener import parse_listener
+from forkfirst.systemd import activation, listeners, notify
+from forkfirst.unix import sockets
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -16,8 +18,11 @@ if TYPE_CHECKING:
     from forkfirst.plan.service import Declaration
     from forkfirst.stages.start import Start
     from forkfirst.stages.taking import Table
+    from forkfirst.systemd.activation import Passed
 
 _STDERR = 2
+_PATIENCE = 1.0
+"""Seconds that one message may wait for room in the manager's queue."""
 
 
 def take(host: Host, service: Declaration) -> Host:
@@ -27,12 +32,33 @@ def take(host: Host, service: Declaration) -> Host:
         ConfigError: A variable is malformed, or a descriptor that it counts is closed.
         UsageError: Threads are running already.
     """
-    passed = tuple(
-        PassedDescriptor(name=one.name, fd=one.fd, kind=listeners.look_up_nature(one.fd).kind)
-        for one in activation.take_environment()
-    )
+    passed = tuple(_look_at(one) for one in activation.take_environment())
     connected = service.inetd and not passed and _is_connection(0) and _is_connection(1)
     return replace(host, passed=passed, connected_input=connected)
+
+
+def _look_at(one: Passed) -> PassedDescriptor:
+    kind = listeners.look_up_nature(one.fd).kind
+    return PassedDescriptor(
+        name=one.name, fd=one.fd, kind=kind, listener=_find_kept(one.name, one.fd, kind)
+    )
+
+
+def _find_kept(name: str, fd: int, kind: str) -> str:
+    """Return the listener of ours that was kept as *name*, if *fd* still is that; or ""."""
+    said = keeping.read_name(name)
+    if said is None:
+        return ""
+    text, identity = said
+    try:
+        listener = parse_listener(text)
+        path = f"@{listener.abstract}" if listener.abstract is not None else listener.path
+        sockets.adopt(fd, port=listener.port or None, path=path)
+    except errors.ForkfirstError:
+        return ""
+    if listener.path is not None and sockets.look_up_unix_path(listener.path) != identity:
+        return ""  # somebody has removed the path, or has it now: nobody would come to this one
+    return text if kind == listener.kind else ""
 
 
 def _is_connection(fd: int) -> bool:
@@ -54,12 +80,33 @@ def _adopt_listener(step: adoption.AdoptListener, start: Start) -> None:
         raise errors.ConfigError(message)
     os.set_inheritable(step.fd, False)  # noqa: FBT003 - the call has no name for it
     start.listeners.append((step.name, step.fd))
+    start.adopted.add(step.fd)
     start.held_outside = True
 
 
 def _keep_descriptor(step: adoption.KeepDescriptor, start: Start) -> None:
     os.set_inheritable(step.fd, False)  # noqa: FBT003 - as above
     start.stored.append((step.name, step.fd))
+
+
+def _take_back_listener(step: adoption.TakeBackListener, start: Start) -> None:
+    start.listeners.append((step.listener.name, step.fd))
+    if step.listener.path is not None:
+        start.made_path(step.listener.path)
+
+
+def _forget_listeners(step: adoption.ForgetListeners, _: Start) -> None:
+    notifier = notify.Notifier.from_environment(os.environ, timeout=_PATIENCE)
+    for one in step.kept:
+        said = keeping.read_name(one.name)
+        path = parse_listener(one.listener).path if one.listener else None
+        if path is not None and said is not None and said[1] is not None:
+            sockets.remove_unix_path(path, said[1])
+        os.close(one.fd)
+        if notifier is not None:
+            notifier.remove_stored(one.name)
+    if notifier is not None:
+        notifier.barrier()  # then they are closed there as well, and their addresses free
 
 
 def _take_connection(step: adoption.TakeConnection, start: Start) -> None:
@@ -79,5 +126,7 @@ def _take_connection(step: adoption.TakeConnection, start: Start) -> None:
 TABLE: Table = {
     adoption.AdoptListener: _adopt_listener,
     adoption.KeepDescriptor: _keep_descriptor,
+    adoption.TakeBackListener: _take_back_listener,
+    adoption.ForgetListeners: _forget_listeners,
     adoption.TakeConnection: _take_connection,
 }

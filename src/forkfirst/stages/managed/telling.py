@@ -10,7 +10,7 @@ import os
 import sys
 
 from forkfirst import errors
-from forkfirst.plan import managing
+from forkfirst.plan import keeping, managing
 from forkfirst.stages import child
 from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.systemd import (
@@ -52,6 +52,9 @@ class Manager:
         descriptor: Where a newline says READY, or `NO_DESCRIPTOR`.
         follows: Whether the service may become another process: systemd is told of it and follows;
             others only wait for the process that they started.
+        keeps: How many descriptors it keeps while the service is not there; 0 if it keeps none.
+        kept: What it keeps of the service's own listeners: their names and paths, by what they are
+            called there.
     """
 
     def __init__(self) -> None:
@@ -59,6 +62,8 @@ class Manager:
         self.interval: float | None = None
         self.descriptor = NO_DESCRIPTOR
         self.follows = False
+        self.keeps = 0
+        self.kept: dict[str, tuple[str, str]] = {}
         self._complained = False
 
     def hand_over(self) -> dict[str, Any]:
@@ -69,6 +74,8 @@ class Manager:
             "as_pid": None if notifier is None else notifier.pid,
             "interval": self.interval,
             "complained": self._complained,
+            "keeps": self.keeps,
+            "kept": self.kept,
         }
 
     @classmethod
@@ -80,7 +87,20 @@ class Manager:
             manager.notifier.pid = data["as_pid"]
         manager.interval = data["interval"]
         manager._complained = data["complained"]
+        manager.keeps = data.get("keeps", 0)  # none of a version that did not know of it
+        kept = data.get("kept", {})
+        manager.kept = {name: (listener, path) for name, (listener, path) in kept.items()}
         return manager
+
+    @property
+    def kept_paths(self) -> set[str]:
+        """The paths of unix sockets that it keeps."""
+        return {path for _, path in self.kept.values() if path}
+
+    @property
+    def kept_listeners(self) -> list[str]:
+        """The names of the listeners that it keeps."""
+        return [name for name, _ in self.kept.values()]
 
     def tell(self, say: Callable[[notify.Notifier], object]) -> bool:
         """Call *say* with the notifier, if there is one; return whether the manager has it."""
@@ -189,7 +209,7 @@ class ManagedTelling(child.Telling):
 
     def keep(self, fd: int, name: str) -> bool:
         """Have the manager keep *fd* for the next start; return whether it was sent."""
-        notify.check_name(name)
+        check_name(name)
         if os.environ.get("FDSTORE") == "0":
             return False
         is_kept = self._manager.tell(lambda notifier: notifier.store([fd], name))
@@ -199,7 +219,7 @@ class ManagedTelling(child.Telling):
 
     def forget(self, name: str) -> bool:
         """Have the manager close what it keeps as *name*."""
-        notify.check_name(name)
+        check_name(name)
         for one in [one for one in self.kept if one[0] == name]:
             self.kept.remove(one)
             os.close(one[1])
@@ -211,13 +231,25 @@ class ManagedTelling(child.Telling):
         if was_ready and fields.get("READY") == "1":  # the end of a reload
             said.append("READY=1")
         self.fed_by_command = self.fed_by_command or "WATCHDOG" in fields
-        if said:
+        if said and not keeping.is_reserved(fields.get("FDNAME", "")):
             self._manager.tell(lambda notifier: notifier.send("\n".join(said), fds))
 
 
 def make_telling(start: Start, facts: Facts, manager: Manager) -> ManagedTelling:
     """Return what tells *manager*, and the launcher if there is one."""
     return ManagedTelling(start, facts, manager)
+
+
+def check_name(name: str) -> None:
+    """Refuse *name* if the program cannot have anything stored by it.
+
+    Raises:
+        UsageError: It is no name, or one of ours.
+    """
+    notify.check_name(name)
+    if keeping.is_reserved(name):
+        message = f"{name!r} cannot name a descriptor of the program's"
+        raise errors.UsageError(message, hint=f"names that begin with {keeping.RESERVED} are ours")
 
 
 def tell_failure(start: Start, error: errors.ForkfirstError) -> None:

@@ -101,6 +101,7 @@ def hand_over(  # noqa: PLR0913 - each goes over in a place of its own
         "paths": tuple(paths),
         "kept": kept,
         "held": start.held_outside,
+        "adopted": [fd in start.adopted for _, fd in listeners],
         "has_log": facts is not None and facts.log is not None,
         "predecessor": (os.getpid(), service.grace_seconds),
         "manager": None if manager is None else manager.hand_over(),
@@ -137,6 +138,8 @@ def receive(fd: int) -> Estate | None:
     start.listeners = list(zip(names, others[: len(names)], strict=True))
     start.stored = list(zip(message["stored"], others[len(names) :], strict=True))
     start.held_outside = message["held"]
+    adopted = message.get("adopted", [False] * len(names))  # of a version that did not tell them
+    start.adopted = {fd for (_, fd), is_so in zip(start.listeners, adopted, strict=True) if is_so}
     predecessor, drain_seconds = message["predecessor"]
     return Estate(
         start=start,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from forkfirst.stages.managed import telling
+from forkfirst.stages.managed import keeping, telling
 from forkfirst.stages.succession import successor
-from forkfirst.systemd import notify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ class ManagedTelling(successor.Hearing, telling.ManagedTelling):
         for name, fd in self._unsaid:
             self._say(name, fd)
         self._unsaid.clear()
+        keeping.keep_listeners(self._start, self._start.plan, self._start.listeners)
 
     def _say(self, name: str, fd: int | None) -> None:
         if fd is None:
@@ -48,7 +48,7 @@ class ManagedTelling(successor.Hearing, telling.ManagedTelling):
         """Have the manager keep *fd*, as soon as it listens."""
         if self._manager.notifier is not None:
             return super().keep(fd, name)
-        notify.check_name(name)
+        telling.check_name(name)
         self.kept.append((name, os.dup(fd)))
         self._unsaid.append(self.kept[-1])
         return True

@@ -106,6 +106,7 @@ def let_go(supervisor: Supervisor, kit: Kit) -> None:
         return
     start = supervisor.start
     unused = kit.close_unless_used(others)
+    start.adopted &= {fd for other in others for _, fd in other.listeners}
     for made in [one for one in start.paths if one[0] in unused]:
         start.paths.remove(made)
         try:
@@ -163,6 +164,7 @@ def _answer_launcher(supervisor: Supervisor, kind: str, **fields: Field) -> None
 def _report_reloaded(supervisor: Supervisor, action: events.ReportReloaded) -> None:
     supervisor.say(f"reloaded: generation {action.generation} serves")
     supervisor.looks.plan(supervisor)
+    outside.keep_listeners(supervisor)
     outside.say_ready(supervisor, f"generation {action.generation} serves")
     for name in action.tickets:
         answer(supervisor, name, "reloaded", generation=action.generation)

@@ -15,6 +15,15 @@ def say_ready(supervisor: Supervisor, status: str) -> None:
         supervisor.start.manager.say_ready(status)
 
 
+def keep_listeners(supervisor: Supervisor) -> None:
+    """Have the listeners kept that are declared now, if the manager keeps any."""
+    start, kit = supervisor.start, supervisor.kit
+    if start.manager is not None and start.manager.keeps:
+        from forkfirst.stages.managed import keeping  # noqa: PLC0415 - only where there is one
+
+        keeping.keep_listeners(start, kit.plan, kit.listeners)
+
+
 def say_status(supervisor: Supervisor, text: str) -> None:
     """Show *text* to everybody who asks."""
     if supervisor.start.manager is not None:

@@ -78,6 +78,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     found["cpu_seconds"] += sum(one["cpu_seconds"] for one in workers)
     found["threads"] += sum(one["threads"] for one in workers)
     found["listeners"] = supervisor.kit.described
+    found["kept"] = supervisor.start.list_kept()
     found["runtime"] = supervisor.kit.runtime
     found["asked"] = supervisor.count_asked()
     found["preload"] = preloading.describe(supervisor)

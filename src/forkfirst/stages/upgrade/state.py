@@ -170,6 +170,7 @@ def _describe_start(supervisor: Supervisor) -> dict[str, Any]:
         "control_name": supervisor.control,
         "paths": start.paths,
         "held_outside": start.held_outside,
+        "adopted": sorted(start.adopted),
         "stored": start.stored,
         "replaced": [path, before.decode("latin-1") if before is not None else None],
         "began": facts.began,
@@ -187,6 +188,7 @@ def _rebuild_start(data: Mapping[str, Any]) -> Start:
     start.control = data["control"]
     start.paths = [(path, inode, device) for path, inode, device in data["paths"]]
     start.held_outside = data["held_outside"]
+    start.adopted = set(data.get("adopted", ()))
     start.stored = [(name, fd) for name, fd in data["stored"]]
     path, before = data["replaced"]
     if path:
