@@ -103,3 +103,47 @@ def test_inetd_takes_the_connection_wherever_it_is() -> None:
     assert _plan("", "", inetd=True, connected_input=True) == ["take 0"]
     with pytest.raises(ConfigError, match="inetd needs a connection, and none was passed"):
         _plan("", "", inetd=True)
+
+
+KEPT = {
+    "web=127.0.0.1:80": "forkfirst/web=127.0.0.1%3A80",
+    "web=127.0.0.1:80?backlog=7": "forkfirst/web=127.0.0.1%3A80?backlog=7",
+}
+
+
+@pytest.mark.parametrize(
+    ("declared", "kept", "steps"),
+    [
+        ("web=127.0.0.1:80", "web=127.0.0.1:80", ["back web=3"]),
+        ("a=127.0.0.1:81 web=127.0.0.1:80", "web=127.0.0.1:80", ["open a", "back web=3"]),
+        # declared otherwise, or not at all, or not what its name says: closed before any is bound
+        ("web=127.0.0.1:80", "web=127.0.0.1:80?backlog=7", ["forget 3", "open web"]),
+        ("", "web=127.0.0.1:80", ["forget 3"]),
+        ("web=127.0.0.1:80", "", ["forget 3", "open web"]),
+        # a socket unit has the same name by now
+        ("web=127.0.0.1:80", "web=127.0.0.1:80 passed", ["forget 3", "web=4"]),
+        # and nobody is served by what was kept if a descriptor is asked for
+        ("web=fd:4", "web=127.0.0.1:80 passed", ["forget 3", "web=4"]),
+    ],
+)
+def test_what_the_manager_kept_is_taken_back_or_closed(
+    declared: str, kept: str, steps: list[str]
+) -> None:
+    """By the very words that declared it: everything else could be another socket's."""
+    said, *passed = kept.split() or [""]
+    name = KEPT.get(said, "forkfirst/web=127.0.0.1%3A80")
+    found = [PassedDescriptor(name=name, fd=3, kind="tcp", listener=said)]
+    found += [PassedDescriptor(name="web", fd=4, kind="tcp") for _ in passed]
+    host = Host(uid=0, pid=4711, home="/", directory="/", passed=tuple(found))
+    service = Declaration(
+        name="hello", target="hello:main", listeners=tuple(map(parse_listener, declared.split()))
+    )
+    shown = {
+        "AdoptListener": lambda step: f"{step.name}={step.fd}",
+        "TakeBackListener": lambda step: f"back {step.listener.name}={step.fd}",
+        "ForgetListeners": lambda step: f"forget {step.kept[0].fd}",
+        "OpenListener": lambda step: f"open {step.listener.name}",
+    }
+    taken = plan_listeners(service, host)
+    assert [shown[type(step).__name__](step) for step in taken] == steps
+    assert all("127.0.0.1:8" in step.describe() or "web" in step.describe() for step in taken)

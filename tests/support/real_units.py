@@ -44,12 +44,16 @@ def start(systemd: RealSystemd, name: str) -> None:
 
 LOAD = """
 import socket, sys, threading
+path = sys.argv[1] if sys.argv[1].startswith("/") else ""
+family = socket.AF_UNIX if path else socket.AF_INET
 stop = threading.Event()
 counts = {"ok": 0, "failed": []}
 def load():
     while not stop.is_set():
         try:
-            with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 30) as connection:
+            with socket.socket(family) as connection:
+                connection.settimeout(30)
+                connection.connect(path or ("127.0.0.1", int(sys.argv[1])))
                 connection.sendall(b"\\n")
                 text = connection.makefile().read()
             counts["ok" if text else "failed"] += 1 if text else ["empty"]
@@ -62,7 +66,7 @@ stop.set()
 for thread in threads: thread.join()
 print(counts["ok"], counts["failed"])
 """
-"""Eight clients that connect without pause until they are told to end; the port is the argument."""
+"""Eight clients that connect to a port or path without pause, until they are told to end."""
 
 
 @contextmanager
@@ -102,8 +106,8 @@ def installing(real_systemd: RealSystemd) -> Iterator[Callable[..., str]]:
 
 
 @contextmanager
-def loading(systemd: RealSystemd, port: int) -> Iterator[list[str]]:
-    """Have clients ask at *port* meanwhile; at the end give "served", "[failures]"."""
+def loading(systemd: RealSystemd, port: int | str) -> Iterator[list[str]]:
+    """Have clients ask at *port*, or a path, meanwhile; at the end give "served", "[failures]"."""
     told: list[str] = []
     command = systemd.enter(PYTHON_INSIDE, "-c", LOAD, str(port))
     with subprocess.Popen(

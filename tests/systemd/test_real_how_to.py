@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def installed(real_systemd: RealSystemd) -> Iterator[RealSystemd]:
     for unit in real_systemd.path("/etc/systemd/system").glob("*.s*"):
         if unit.name.partition(".")[0] in ("hello", "old", "https", "capable", "counter"):
             real_systemd.run("systemctl", "stop", unit.name, check=False)
-            unit.unlink()
+            shutil.rmtree(unit) if unit.is_dir() else unit.unlink()
 
 
 def _put(systemd: RealSystemd, path: str, text: str) -> None:

@@ -179,9 +179,8 @@ def test_what_was_stored_is_there_after_a_reload_as_after_a_restart(
 ) -> None:
     """Whoever comes next begins with it, however it has come."""
     kind, settings = reloading_unit(real_systemd)
-    name = unit(
-        f"{TARGET} --listen 127.0.0.1:8125", f"{settings}FileDescriptorStoreMax=4\n", kind=kind
-    )
+    settings += "FileDescriptorStoreMax=4\nEnvironment=FDSTORE=4\n"
+    name = unit(f"{TARGET} --listen 127.0.0.1:8125", settings, kind=kind)
     write(real_systemd, PROGRAM, "word1")
     start(real_systemd, name)
     for number in (2, 3):
@@ -191,7 +190,7 @@ def test_what_was_stored_is_there_after_a_reload_as_after_a_restart(
         assert ask(real_systemd, "8125")["count"] == number
     real_systemd.run("systemctl", "restart", name)
     assert ask(real_systemd, "8125")["count"] == 4
-    assert real_systemd.show(name, "NFileDescriptorStore") == "1"
+    assert real_systemd.show(name, "NFileDescriptorStore") == "2", "that, and the listener"
 
 
 def test_a_listener_that_is_stored_refuses_nobody_during_a_restart(

@@ -149,11 +149,7 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
     lines[0] += f", up {describe_seconds(facts['uptime_seconds'])}"
     if facts["status"]:
         lines.append(f"  status   {facts['status']}")
-    kept = facts.get("kept", ())
-    lines.extend(
-        f"  listens  {name}={address}{', kept over restarts' if name in kept else ''}"
-        for name, address in facts["listeners"]
-    )
+    lines.extend(_describe_listeners(facts))
     lines.append(
         f"  uses     {facts['rss_bytes'] / 2**20:.1f} MiB, {facts['threads']} threads, "
         f"{facts['cpu_seconds']:.2f} s of CPU, runtime {facts['runtime']}, "
@@ -167,6 +163,14 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
             f"  lost     {facts['dropped_bytes']} bytes of output: the log was not writable"
         )
     return "\n".join(lines)
+
+
+def _describe_listeners(facts: dict[str, Any]) -> list[str]:
+    kept = facts.get("kept", ())  # of an older version nothing is known
+    return [
+        f"  listens  {name}={address}{', kept over restarts' if name in kept else ''}"
+        for name, address in facts["listeners"]
+    ]
 
 
 def _describe_workers(facts: dict[str, Any]) -> list[str]:

@@ -83,7 +83,7 @@ class Start:
         self.control_name = ""
         self.paths: list[tuple[str, int, int]] = []
         self.report_to = NO_DESCRIPTOR
-        self.child = self.lifeline = NO_DESCRIPTOR
+        self.child = self.lifeline = self.connection = NO_DESCRIPTOR
         self.pid = 0
         self.pidfd: int | None = None
         self.is_held = False
@@ -95,7 +95,6 @@ class Start:
         self.held_outside = False
         self.adopted: set[int] = set()
         self.stored: list[tuple[str, int]] = []
-        self.connection = NO_DESCRIPTOR
         self.own_status: int | None = None
         self.environment: dict[str, str] = {}
         self.module_path: list[str] = []
