@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from forkfirst.plan.listener import Listener
     from forkfirst.plan.plan import Plan
-    from forkfirst.stages.taking import Table
     from forkfirst.stages.managed.telling import Manager
     from forkfirst.stages.start import Start
+    from forkfirst.stages.taking import Table
 
 
 def keep_listeners(start: Start, plan: Plan, listeners: Iterable[tuple[str, int]]) -> None:
