@@ -1,6 +1,7 @@
 """Which command was meant, and what its failure looks like.
 
 Only the parser of the one command that was given is built: all of them would cost every call 2 ms.
+What is `plain` needs not even that.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import os
 import sys
 
 from forkfirst import errors
+from forkfirst.cli import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from forkfirst.stages.fork_first import Forked
 
@@ -167,12 +169,15 @@ def parse(command: str, arguments: list[str]) -> argparse.Namespace:
     Raises:
         UsageError: They mean nothing.
     """
-    parser, _ = make_parser(command)
     tail: list[str] = []
     if "--" in arguments:  # what follows is another program's command line, never ours
         index = arguments.index("--")
         arguments, tail = arguments[:index], arguments[index + 1 :]
-    namespace = parser.parse_args(arguments)
+    parser: Any = plain.Parser()
+    _load(COMMANDS[command][0]).configure(command, parser)
+    namespace: argparse.Namespace | None = parser.parse(arguments)
+    if namespace is None:
+        namespace = make_parser(command)[0].parse_args(arguments)
     namespace.tail = tail
     return namespace
 
