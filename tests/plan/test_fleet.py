@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forkfirst.plan.fleet import change as fleet_change
-from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import events, slots
 from forkfirst.plan.fleet import reload as fleet_reload
 from forkfirst.plan.fleet import state as states
 from forkfirst.plan.fleet.change import Change, compute_backoff
@@ -36,6 +36,7 @@ SETTINGS = st.builds(
     canary=st.sampled_from([0.0, 10.0, 50.0, 100.0]),
     commit_window=st.sampled_from([0.0, 5.0]),
     starts_at_once=st.sampled_from([0, 1, 2]),
+    yield_seconds=st.sampled_from([0.0, 1.0]),
 )
 
 # A kind, which of the living workers, a small number, and the seconds that pass before.
@@ -44,7 +45,7 @@ STEPS = st.lists(
         st.sampled_from(
             [
                 *("ready", "ready", "cooperate", "cooperate", "exit", "hang", "well", "ill"),
-                *("measure", "recycle", "reload", "reload", "scale", "tick", "stranger"),
+                *("measure", "recycle", "reload", "reload", "scale", "tick", "stranger", "empty"),
             ]
         ),
         st.integers(0, 7),
@@ -79,6 +80,7 @@ def take(world: World, step: Step, other: Settings | None = None) -> None:
         "ill": [events.Health(worker=worker, healthy=False, reason="no database")],
         "measure": [events.Measured(worker=worker, requests=number * 30, memory=number)],
         "recycle": [events.Recycle(worker=worker)],
+        "empty": [events.Queued(worker=worker, connections=0)],
         "reload": [
             events.ReloadAsked(
                 ticket=f"{len(world.reports)}.{world.now}",
@@ -95,6 +97,7 @@ def take(world: World, step: Step, other: Settings | None = None) -> None:
             events.Health(worker=worker, healthy=False),
             events.Measured(worker=worker, requests=10**9),
             events.Recycle(worker=worker),
+            events.Queued(worker=worker, connections=0),
             events.Started(worker=worker),
         ],
     }
@@ -159,6 +162,9 @@ def test_it_comes_to_rest_with_as_many_workers_as_asked_for(
         assert serving is not None
         if serving.state == states.SERVING:
             assert len(world.list_told("work")) == serving.asked - serving.retired
+            if serving.settings.yield_seconds and not serving.retired:
+                assert slots.list_open(world.fleet) == tuple(range(serving.asked))
+                assert slots.count_needed(world.fleet) == serving.asked
     else:
         assert world.book == {}
 
@@ -207,6 +213,7 @@ def test_every_move_in_the_tables_happens(monkeypatch: pytest.MonkeyPatch) -> No
                 crash_limit=dice.randint(1, 3),
                 canary=dice.choice([0, 50]),
                 commit_window=dice.choice([0, 5]),
+                yield_seconds=dice.choice([0, 1]),
             )
         )
         if walk % 10:  # most start well, or few would come far
@@ -249,6 +256,10 @@ def _drain_without_a_limit(change: Change, worker: Any) -> None:
     change.act(events.Drain(worker=worker.id, grace=1))
 
 
+def _leave_the_queue(change: Change, worker: Any) -> None:
+    change.drain(worker)
+
+
 def _fail_with_everybody(change: Change, *_: Any) -> None:
     for generation in tuple(change.generations):
         change.discharge(generation)
@@ -261,6 +272,7 @@ def _fail_with_everybody(change: Change, *_: Any) -> None:
         (fleet_reload, "_put_aside", _leave_the_old_one_at_work, "only one generation"),
         (fleet_reload, "fail", _fail_with_everybody, "never fewer ready"),
         (Change, "drain", _drain_without_a_limit, "every state ends"),
+        (Change, "retire", _leave_the_queue, "no queue is left behind"),
         (Change, "arm_timer", lambda _: None, "somebody looks"),
     ],
 )
@@ -271,7 +283,8 @@ def test_a_fleet_without_the_property_is_caught(
     monkeypatch.setattr(place, name, wrong)
 
     def live() -> None:
-        world = World(Settings(workers=2, commit_window=5))
+        spread = 1 if name == "retire" else 0
+        world = World(Settings(workers=2, commit_window=5, yield_seconds=spread))
         world.cooperate()
         world.do(events.ReloadAsked(ticket="a"))
         world.cooperate()
@@ -430,7 +443,7 @@ def test_recycling_starts_the_successor_first_and_takes_one_at_a_time() -> None:
         world.do(events.Measured(worker=worker, requests=100))
     assert world.list_told("start", "drain") == [3]
     world.do(events.Ready(worker=3))
-    assert (world.list_told("drain"), world.list_told("start")) == ([2], [4])
+    assert (world.list_told("drain"), world.list_told("start")) == ([1], [4])
     world.cooperate()
     assert world.list_told("work") == [3, 4]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forkfirst.plan.fleet.state import Fleet, Generation, Settings
 
 _SERVES = (states.SERVING, states.DEGRADED)
-_LIMITED = (states.STARTING, states.HUNG, states.DRAINING, states.KILLED)
+_LIMITED = (states.STARTING, states.YIELDING, states.HUNG, states.DRAINING, states.KILLED)
 
 
 def object_unless(holds: bool, law: str, *facts: object) -> None:  # noqa: FBT001 - reads as assert does
@@ -79,7 +79,10 @@ class World:
         )
         for action in actions:
             self._carry_out(action)
+        self._note_who_yields()
         self._check_the_book()
+        self._check_slots()
+        self._check_queues(before)
         self._check_enough_are_ready(before, event, asleep)
         self._check_one_generation_takes_work()
         self._check_times()
@@ -118,6 +121,8 @@ class World:
         elif told == "check":
             self.book[one] = "work"
             self.do(events.Health(worker=one, healthy=True))
+        elif told in _YIELDS:
+            self.do(events.Queued(worker=one, connections=0))
         else:
             self.do(events.Exited(worker=one, status=0 if told == "drain" else 137))
 
@@ -165,6 +170,15 @@ class World:
                 object_unless(ticket in self.unanswered, "an answer is given once", action)
                 self.unanswered.remove(ticket)
 
+    def _note_who_yields(self) -> None:
+        """Nobody is told that they yield: it is their socket that is dealt no more connections."""
+        for worker in self.fleet.workers:
+            told = self.book[worker.id]
+            if worker.state == states.YIELDING and told not in _YIELDS:
+                self.book[worker.id] = "yield"
+            elif worker.state == states.READY and told in _YIELDS:
+                self.book[worker.id] = "work"
+
     # -- the laws ---------------------------------------------------------------------------------
 
     def _check_the_book(self) -> None:
@@ -204,6 +218,29 @@ class World:
         number = serving.number if serving else 0
         object_unless(working <= {number}, "only one generation takes work", working, number)
 
+    def _check_slots(self) -> None:
+        """Two of a generation have one socket only while one replaces the other."""
+        for generation in self.fleet.generations:
+            staying = [
+                one.slot
+                for one in self.fleet.workers
+                if one.generation == generation.number and one.state in _STAYS and not one.due
+            ]
+            once = len(staying) == len(set(staying))
+            object_unless(once, "a socket for each worker", staying, generation)
+
+    def _check_queues(self, before: Fleet) -> None:
+        """No decision takes the last one away who accepts from a socket, while that is in use."""
+        spread = {one.number for one in before.generations if one.settings.yield_seconds}
+        worked = {one.id for one in before.workers if one.state == states.READY}
+        accepted = {one.slot for one in self.fleet.workers if one.state in _ACCEPTS}
+        if self.fleet.state in (states.STOPPING, states.FINISHED):
+            return
+        for one in self.fleet.workers:
+            left = one.id in worked and one.state in (states.DRAINING, states.PAUSED)
+            kept = not left or one.generation not in spread or one.slot in accepted
+            object_unless(kept, "no queue is left behind", one, accepted)
+
     def _check_times(self) -> None:
         latest = self.now + self.longest_wait
         object_unless(self.fleet.timer == self.timer, "the timer is the one armed", self.timer)
@@ -224,13 +261,17 @@ class World:
         object_unless(len(self.fleet.generations) <= len(self.known) + 1, "generations end")
 
 
+_STAYS = (states.STARTING, states.READY, states.PAUSED)
+_ACCEPTS = (states.READY, states.YIELDING)
 _AT_REST = ("work", "paused")
-_ALIVE = ("start", "work", "check", "paused", "hang", "drain")
+_YIELDS = ("yield", "queue")
+_ALIVE = ("start", "work", "check", "paused", "hang", "drain", *_YIELDS)
 _TOLD: dict[type[events.Action], tuple[tuple[str, ...], str]] = {
-    events.Drain: (("start", "work", "check", "paused", "hang"), "drain"),
+    events.Drain: (("start", "work", "check", "paused", "hang", *_YIELDS), "drain"),
     events.Pause: (("work", "check"), "paused"),
     events.Resume: (("paused",), "work"),
     events.Kill: (_ALIVE, "kill"),
+    events.CheckQueue: (_YIELDS, "queue"),
     events.LogStacks: (("hang",), ""),
     events.CheckHealth: (("work", "check"), "check"),
     events.Abandon: (("kill",), "gone"),

@@ -166,10 +166,14 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
 
 
 def _describe_listeners(facts: dict[str, Any]) -> list[str]:
+    listeners = facts["listeners"]
     kept = facts.get("kept", ())  # of an older version nothing is known
+    sockets = facts.get("sockets") or [1] * len(listeners)  # said by a supervisor only
     return [
-        f"  listens  {name}={address}{', kept over restarts' if name in kept else ''}"
-        for name, address in facts["listeners"]
+        f"  listens  {name}={address}"
+        + (f", {count} sockets" if count > 1 else "")
+        + (", kept over restarts" if name in kept else "")
+        for (name, address), count in zip(listeners, sockets, strict=False)
     ]
 
 

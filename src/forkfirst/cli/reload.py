@@ -181,23 +181,28 @@ def _ask_the_program(service: KnownService, arguments: argparse.Namespace) -> No
 def _hand_over(service: KnownService, plan: Plan, there: Sequence[str], *, wait: bool) -> int:
     """Open what is not *there*, pass everything on, and return where the answer comes."""
     fresh = [one for one in plan.service.listeners if str(one) not in there]
+    openings = [order.plan_opening(plan.service, one) for one in fresh]
     opened: list[int] = []
+    texts: list[str] = []
     receive, send = reloading.open_answer()
     try:
-        opened.extend(listeners.open_listener(one) for one in fresh)
+        for step in openings:
+            sockets = listeners.open_sockets(step)
+            opened += sockets
+            texts += [str(step.listener)] * len(sockets)
         service.ask(
             "reload",
             seconds=10.0,
             passing=[send, *opened],
             plan=reloading.encode(plan),
             declared=[(one.name, str(one), one.path or "") for one in plan.service.listeners],
-            listeners=[str(one) for one in fresh],
+            listeners=texts,
             ready_seconds=plan.service.ready_seconds,
             wait=wait,
         )
     except errors.ForkfirstError:
-        for one, _ in zip(fresh, opened, strict=False):
-            if one.path:
+        for one in fresh:
+            if one.path and str(one) in texts:
                 unlink_if_present(one.path)
         raise
     finally:

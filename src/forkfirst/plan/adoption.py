@@ -9,14 +9,15 @@ stream or datagrams, of which family, is not: a listener of another kind is refu
 from __future__ import annotations
 
 from forkfirst.errors import ConfigError
-from forkfirst.plan import keeping
-from forkfirst.plan.steps import OpenListener, Step
+from forkfirst.plan import keeping, spreading
+from forkfirst.plan.steps import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.plan.host import Host, PassedDescriptor
     from forkfirst.plan.listener import Listener
     from forkfirst.plan.service import Declaration
+    from forkfirst.plan.steps import OpenListener
 
 LISTENING = ("tcp", "udp", "unix", "unixgram", "seqpacket", "vsock")
 """The kinds of what a program can listen on."""
@@ -49,15 +50,21 @@ class KeepDescriptor(Step):
 
 
 class TakeBackListener(Step):
-    """Take a listener that an earlier start has opened, and the manager has kept since."""
+    """Take a listener that an earlier start has opened, and the manager has kept since.
+
+    Attributes:
+        spread: As of `OpenListener`. Of several sockets the first is kept.
+    """
 
     manual = "sd_listen_fds(3)"
     taken_in = "managed.passed"
     listener: Listener
     fd: int
+    spread: int = 0
 
     def describe(self) -> str:
-        return f"take back {self.listener.describe()}, kept on descriptor {self.fd}"
+        more = f", and open {self.spread - 1} more" if self.spread > 1 else ""
+        return f"take back {self.listener.describe()}, kept on descriptor {self.fd}{more}"
 
 
 class ForgetListeners(Step):
@@ -109,7 +116,8 @@ def plan_listeners(service: Declaration, host: Host) -> tuple[Step, ...]:
         elif listener.inherited and not found:
             raise _missing(listener, host)
         elif not found:
-            chosen.append(_take_back(listener, kept) or OpenListener(listener=listener))
+            opening = spreading.plan_opening(service, listener)
+            chosen.append(_take_back(opening, kept) or opening)
     for one in left:
         kind = AdoptListener if one.kind in LISTENING else KeepDescriptor
         chosen.append(kind(name=one.name, fd=one.fd))
@@ -117,12 +125,12 @@ def plan_listeners(service: Declaration, host: Host) -> tuple[Step, ...]:
     return (*forget, *chosen)
 
 
-def _take_back(listener: Listener, kept: list[PassedDescriptor]) -> Step | None:
-    """Take of *kept* what is *listener*, if anything is."""
+def _take_back(opening: OpenListener, kept: list[PassedDescriptor]) -> Step | None:
+    """Take of *kept* what would be opened otherwise, if it is there."""
     for one in kept:
-        if one.listener == str(listener):
+        if one.listener == str(opening.listener):
             kept.remove(one)
-            return TakeBackListener(listener=listener, fd=one.fd)
+            return TakeBackListener(listener=opening.listener, fd=one.fd, spread=opening.spread)
     return None
 
 

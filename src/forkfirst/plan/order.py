@@ -13,6 +13,7 @@ from forkfirst.values import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.plan.host import Host, Identity
+    from forkfirst.plan.listener import Listener
     from forkfirst.plan.places import Places
     from forkfirst.plan.service import Declaration
     from forkfirst.plan.steps import Step
@@ -180,7 +181,16 @@ def _listener_steps(service: Declaration, host: Host) -> tuple[Step, ...]:
         from forkfirst.plan import adoption  # noqa: PLC0415 - only where something is passed
 
         return adoption.plan_listeners(service, host)
-    return tuple(steps.OpenListener(listener=listener) for listener in service.listeners)
+    return tuple(plan_opening(service, listener) for listener in service.listeners)
+
+
+def plan_opening(service: Declaration, listener: Listener) -> steps.OpenListener:
+    """Return the step that opens *listener*, which was not passed, for *service*."""
+    if not service.workers or not listener.options.reuseport:
+        return steps.OpenListener(listener=listener)
+    from forkfirst.plan import spreading  # noqa: PLC0415 - few services are spread
+
+    return spreading.plan_opening(service, listener)
 
 
 def _worker_steps(service: Declaration, host: Host, places: Places, mode: str) -> tuple[Step, ...]:

@@ -210,7 +210,16 @@ def make_settings(service: Declaration, processors: int) -> Settings:
         canary=service.canary_percent,
         commit_window=service.commit_seconds,
         starts_at_once=max(1, processors // 2),
+        yield_seconds=_compute_yield_seconds(service),
     )
+
+
+def _compute_yield_seconds(service: Declaration) -> float:
+    if not any(one.options.reuseport for one in service.listeners):
+        return 0.0
+    from forkfirst.plan import spreading  # noqa: PLC0415 - few services are spread
+
+    return spreading.compute_yield_seconds(service)
 
 
 def check_name(name: str) -> None:

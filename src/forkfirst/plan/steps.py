@@ -201,14 +201,22 @@ class OpenLog(Step):
 
 
 class OpenListener(Step):
-    """Bind and listen; the socket outlives every process that serves it."""
+    """Bind and listen; the socket outlives every process that serves it.
+
+    Attributes:
+        spread: On how many sockets, one for each worker; 0 is one that all share.
+    """
 
     manual = "listen(2)"
     taken_in = "preparing"
     listener: Listener
+    spread: int = 0
 
     def describe(self) -> str:
-        return f"listen on {self.listener}"
+        several = f" with {self.spread} sockets" if self.spread > 1 else " with a socket"
+        return f"listen on {self.listener}" + (
+            f"{several}, one for each worker" if self.spread else ""
+        )
 
 
 class OpenControlSocket(Step):

@@ -22,7 +22,11 @@ def hand_over(start: Start) -> None:
     """
     forked = start.forked
     assert forked is not None  # noqa: S101 - only a plan with a fork has this step
-    names = [name for name, _ in start.listeners]
+    # Of each listener its name, and how many more sockets it has; None where it is not spread.
+    names = [
+        (name, len(start.spread[fd]) if fd in start.spread else None)
+        for name, fd in start.listeners
+    ]
     descriptors = start.descriptors()
     given = [fd for fd in descriptors if fd != NO_DESCRIPTOR]
     holes = [fd == NO_DESCRIPTOR for fd in descriptors]
@@ -46,11 +50,15 @@ def take_over(forked: Forked) -> Start | None:
     plan, names, paths, log_offset, holes, (command, directory) = _pickle.loads(data)
     start = Start(plan, command=command, directory=directory, program=forked.program)
     taken = iter(descriptors)
-    lock, start.log, start.control, *listeners = (
+    lock, start.log, start.control, *sockets = (
         NO_DESCRIPTOR if hole else next(taken) for hole in holes
     )
     start.pid_file = held_pidfile.PidFile(lock, plan.places.pid_file)
-    start.listeners = list(zip(names, listeners, strict=True))
+    rest = iter(sockets[len(names) :])
+    for (name, more), fd in zip(names, sockets, strict=False):
+        start.listeners.append((name, fd))
+        if more is not None:
+            start.spread[fd] = [next(rest) for _ in range(more)]
     start.paths = paths
     start.log_offset = log_offset
     start.report_to = forked.report_to

@@ -129,7 +129,10 @@ def _open_log(step: steps.OpenLog, start: Start) -> None:
 def _open_listener(step: steps.OpenListener, start: Start) -> None:
     from forkfirst.stages import listeners  # noqa: PLC0415 - only where there is a listener
 
-    start.listeners.append((step.listener.name, listeners.open_listener(step.listener)))
+    opened = listeners.open_sockets(step)
+    start.listeners.append((step.listener.name, opened[0]))
+    if step.spread:
+        start.spread[opened[0]] = opened[1:]
     if step.listener.path:
         start.made_path(step.listener.path)
 

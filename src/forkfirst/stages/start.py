@@ -34,6 +34,7 @@ class Start:
         log: The descriptor of the log, or `NO_DESCRIPTOR`.
         log_offset: Bytes in the log before this start.
         listeners: Name and descriptor of each listener, in the order of the declaration.
+        spread: The other sockets of each listener that has one for each worker, by the first.
         control: The descriptor of the control socket, or `NO_DESCRIPTOR`.
         control_name: Its name in the kernel after an "@", where it has no path.
         paths: Sockets that this start made: path, inode and device. They go when the service does.
@@ -76,10 +77,10 @@ class Start:
         self.program = program
         self.forked = forked
         self.pid_file: PidFile | None = None
-        self.log = NO_DESCRIPTOR
+        self.log = self.control = NO_DESCRIPTOR
         self.log_offset = 0
         self.listeners: list[tuple[str, int]] = []
-        self.control = NO_DESCRIPTOR
+        self.spread: dict[int, list[int]] = {}
         self.control_name = ""
         self.paths: list[tuple[str, int, int]] = []
         self.report_to = NO_DESCRIPTOR
@@ -143,9 +144,10 @@ class Start:
         self.paths.append((path, facts.st_ino, facts.st_dev))
 
     def descriptors(self) -> list[int]:
-        """Return the descriptors that belong to the service: lock, log, control, listeners."""
+        """Return the descriptors that belong to the service: lock, log, control, sockets."""
         lock = self.pid_file.fd if self.pid_file is not None else NO_DESCRIPTOR
-        return [lock, self.log, self.control, *(fd for _, fd in self.listeners)]
+        spread = [fd for others in self.spread.values() for fd in others]
+        return [lock, self.log, self.control, *(fd for _, fd in self.listeners), *spread]
 
     def list_kept(self) -> list[str]:
         """Return the names of the listeners that the manager keeps while nobody is there."""

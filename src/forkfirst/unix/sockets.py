@@ -34,10 +34,12 @@ from forkfirst.unix.socket_paths import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, TypeAlias
 
     # family, what bind(2) gets, and IPV6_V6ONLY
     Target: TypeAlias = tuple[int, tuple[Any, ...], bool]
+    Option: TypeAlias = tuple[int, int, int]  # level, name, value
 
 __all__ = [
     "SocketFacts",
@@ -66,6 +68,7 @@ def open_tcp(  # noqa: PLR0913 - the options of a listener
     ipv6only: bool | None = None,
     reuseaddr: bool = True,
     reuseport: bool | None = None,
+    joinable: bool = False,
     nodelay: bool | None = None,
     keepalive: bool | None = None,
     deferaccept: int | None = None,
@@ -77,6 +80,8 @@ def open_tcp(  # noqa: PLR0913 - the options of a listener
     up, numbers first; of several addresses the first IPv4 one is taken. A None option is the
     default: the kernel's greatest backlog, IPv6 apart from IPv4, and otherwise off. SO_REUSEADDR
     is set unless *reuseaddr* is false: connections of a predecessor in TIME_WAIT do not matter.
+    With *joinable* nobody else may be there, as without *reuseport*, but sockets may be added later
+    by `reuseport.join`.
 
     Raises:
         AddressInUseError: Somebody listens there, or the address is not this machine's.
@@ -86,7 +91,7 @@ def open_tcp(  # noqa: PLR0913 - the options of a listener
 
     Source: socket(7), tcp(7), ipv6(7), listen(2).
     """
-    options: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuseaddr)]
+    options: list[Option] = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuseaddr)]
     if nodelay is not None:
         options.append((socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay))
     if keepalive is not None:
@@ -94,7 +99,8 @@ def open_tcp(  # noqa: PLR0913 - the options of a listener
     if deferaccept is not None:
         options.append((socket.IPPROTO_TCP, _require("TCP_DEFER_ACCEPT"), deferaccept))
     options += _list_shared_options(reuseport, freebind)
-    return _open_internet("tcp", host, port, scope, ipv6only, options, backlog)
+    later = [(socket.SOL_SOCKET, _require("SO_REUSEPORT"), 1)] if joinable else []
+    return _open_internet("tcp", host, port, scope, ipv6only, options, backlog, later)
 
 
 def open_udp(  # noqa: PLR0913 - the options of a listener
@@ -172,8 +178,9 @@ def _open_internet(  # noqa: PLR0913, PLR0917 - what its two callers have in com
     port: int,
     scope: str | None,
     ipv6only: bool | None,  # noqa: FBT001 - as above
-    options: list[tuple[int, int, int]],
+    options: list[Option],
     backlog: int | None,
+    later: Sequence[Option] = (),
 ) -> int:
     address = describe_internet(kind, host, scope, port)
     bound = ""
@@ -182,7 +189,7 @@ def _open_internet(  # noqa: PLR0913, PLR0917 - what its two callers have in com
             family, sockaddr, _ = target
             bound = str(sockaddr[0])
             try:
-                return _open_target(kind, target, options, backlog)
+                return _open_target(kind, target, options, backlog, later)
             except OSError as error:
                 # "*" on a kernel without IPv6: every address there is, is an IPv4 one
                 if host != "*" or family == socket.AF_INET or error.errno not in _NO_IPV6:
@@ -223,7 +230,11 @@ def _list_targets(
 
 
 def _open_target(
-    kind: str, target: Target, options: list[tuple[int, int, int]], backlog: int | None
+    kind: str,
+    target: Target,
+    options: Sequence[Option],
+    backlog: int | None,
+    later: Sequence[Option],
 ) -> int:
     family, sockaddr, ipv6only = target
     type_ = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
@@ -233,6 +244,8 @@ def _open_target(
         if family == socket.AF_INET6:  # said either way: net.ipv6.bindv6only changes the default
             endpoint.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6only)
         endpoint.bind(sockaddr)
+        for level, option, value in later:  # after bind(2), which so refuses where somebody is
+            endpoint.setsockopt(level, option, value)
         return _finish(endpoint, (backlog or LARGEST_BACKLOG) if kind == "tcp" else None)
 
 
@@ -247,8 +260,8 @@ def _finish(endpoint: socket.socket, backlog: int | None) -> int:
 def _list_shared_options(
     reuseport: bool | None,  # noqa: FBT001 - an option that may be unsaid
     freebind: bool | None,  # noqa: FBT001 - an option that may be unsaid
-) -> list[tuple[int, int, int]]:
-    options: list[tuple[int, int, int]] = []
+) -> list[Option]:
+    options: list[Option] = []
     if reuseport:
         options.append((socket.SOL_SOCKET, _require("SO_REUSEPORT"), 1))
     if freebind:

@@ -5,7 +5,7 @@ Nothing here knows why; `machine` and `reload` decide.
 
 from __future__ import annotations
 
-from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import events, slots
 from forkfirst.plan.fleet import state as states
 from forkfirst.plan.fleet.state import Fleet, Generation, Settings, Worker
 from forkfirst.values import replace
@@ -134,8 +134,22 @@ class Change:
             since=self.now,
             deadline=self.now + generation.settings.ready_timeout,
             attempts=generation.failures,
+            slot=slots.choose_slot(self.list_workers(generation.number), generation.asked),
         )
         self.act(events.StartWorker(worker=number, generation=generation.number))
+
+    def retire(self, worker: Worker) -> None:
+        """Have *worker* leave; if it alone accepts from its socket, when that has been emptied."""
+        settings = self.generations[worker.generation].settings
+        if (
+            settings.yield_seconds
+            and worker.state == states.READY
+            and self.state != states.STOPPING
+            and slots.is_alone(worker, self.workers.values())
+        ):
+            self.move_worker(worker, "yield", settings.yield_seconds)
+        else:
+            self.drain(worker)
 
     def drain(self, worker: Worker) -> None:
         """Let *worker* finish what it has, and no more.
@@ -159,8 +173,10 @@ class Change:
     def discharge(self, generation: int) -> None:
         """Have every worker of *generation* leave, and start no more."""
         for worker in self.list_workers(generation):
+            if worker.state == states.YIELDING and self.state != states.STOPPING:
+                continue
             if worker.state not in (states.DRAINING, states.KILLED):
-                self.drain(worker)
+                self.retire(worker)
         self.change_generation(generation, restarts=())
 
     def arm_timer(self) -> None:

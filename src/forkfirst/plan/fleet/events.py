@@ -63,6 +63,13 @@ class Measured(Event):
     memory: int = 0
 
 
+class Queued(Event):
+    """How many connections wait for a worker that yields."""
+
+    worker: int
+    connections: int
+
+
 class Recycle(Event):
     """Somebody wants a worker to be replaced by a fresh one."""
 
@@ -149,6 +156,12 @@ class LogStacks(Action):
 
 class CheckHealth(Action):
     """Ask a worker for its health; answer with Health."""
+
+    worker: int
+
+
+class CheckQueue(Action):
+    """Look how many connections wait for a worker that yields; answer with Queued."""
 
     worker: int
 

@@ -14,7 +14,7 @@ Events about workers that are gone, or that come too late to matter, change noth
 
 from __future__ import annotations
 
-from forkfirst.plan.fleet import events, reload
+from forkfirst.plan.fleet import events, reload, slots
 from forkfirst.plan.fleet import state as states
 from forkfirst.plan.fleet.change import Change, compute_backoff
 from forkfirst.plan.fleet.state import Fleet, Generation, Settings, Worker
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _TIMED_OUT = 124  # as timeout(1)
 _FAILED = 70  # EX_SOFTWARE
+_QUEUE_EVERY = 0.1
+"""Seconds between two looks at a queue that was not empty."""
 
 
 def make_fleet(settings: Settings) -> Fleet:
@@ -126,6 +128,12 @@ def _on_measured(change: Change, event: events.Measured) -> None:
         _make_due(change, worker, f"it has {event.memory} bytes of memory")
 
 
+def _on_queued(change: Change, event: events.Queued) -> None:
+    worker = change.workers.get(event.worker)
+    if worker is not None and worker.state == states.YIELDING and not event.connections:
+        change.drain(worker)
+
+
 def _on_recycle(change: Change, event: events.Recycle) -> None:
     worker = change.workers.get(event.worker)
     if worker is not None:
@@ -197,6 +205,7 @@ _HANDLERS: dict[type[events.Event], Callable[[Change, Any], None]] = {
     events.Hung: _on_hung,
     events.Health: _on_health,
     events.Measured: _on_measured,
+    events.Queued: _on_queued,
     events.Recycle: _on_recycle,
     events.ReloadAsked: _on_reload_asked,
     events.ScaleAsked: _on_scale_asked,
@@ -264,11 +273,24 @@ def _end_time(change: Change, worker: Worker, jitter: float) -> None:
         change.move_worker(worker, "time is up")
         change.act(events.Abandon(worker=worker.id))
         return
+    if worker.state == states.YIELDING:
+        _go_on_yielding(change, worker)
+        return
     change.kill(worker, "time is up")
     if worker.state == states.STARTING:
         seconds = change.generations[worker.generation].settings.ready_timeout
         reason = f"worker {worker.id} was not ready after {seconds:g} seconds"
         _lose(change, worker, _TIMED_OUT, reason, jitter)
+
+
+def _go_on_yielding(change: Change, worker: Worker) -> None:
+    """Have somebody look whether the socket of *worker* is empty, as long as that is bearable."""
+    settings = change.generations[worker.generation].settings
+    if change.now - worker.since > settings.yield_seconds + settings.grace_seconds:
+        change.drain(worker)
+        return
+    change.change_worker(worker.id, deadline=change.now + _QUEUE_EVERY)
+    change.act(events.CheckQueue(worker=worker.id))
 
 
 def _make_due(change: Change, worker: Worker, reason: str) -> None:
@@ -319,23 +341,35 @@ def _balance(change: Change, generation: Generation) -> None:
         target = generation.first
     ready = change.list_workers(generation.number, states.READY)
     starting = change.list_workers(generation.number, states.STARTING)
-    ready.sort(key=lambda one: (bool(one.due), one.id))
+    ready = slots.rank(ready, generation.asked)
     while len(ready) > target:
-        change.drain(ready.pop())
+        change.retire(ready.pop())
+    for one in ready:
+        if generation.settings.yield_seconds and one.slot >= generation.asked:
+            _make_due(change, one, "its socket is one too many")
     replaces = generation.state == states.SERVING and change.state == states.RUNNING
-    wanted = target + (1 if replaces and any(one.due for one in ready) else 0)
+    wanted = target + (1 if replaces and any(change.workers[one.id].due for one in ready) else 0)
     restarts = generation.restarts[: max(0, wanted - len(ready) - len(starting))]
     change.change_generation(generation.number, restarts=restarts)
     while starting and len(ready) + len(starting) > wanted:
         change.drain(starting.pop())
     if generation.state != states.DEGRADED:
         missing = wanted - len(ready) - len(starting) - len(restarts)
-        at_once = generation.settings.starts_at_once
-        if at_once and change.state == states.RELOADING and generation.state != states.SERVING:
-            # Others serve meanwhile, and what a start takes of the processors it takes from them.
-            missing = min(missing, at_once - len(starting))
-        for _ in range(missing):
-            change.start_worker(generation)
+        _start(change, generation, missing, len(starting))
+
+
+def _start(change: Change, generation: Generation, missing: int, starting: int) -> None:
+    """Have so many more workers, beside those who are *starting* already."""
+    workers = change.list_workers(generation.number)
+    for worker in slots.list_recallable(workers, generation.asked)[: max(0, missing)]:
+        change.move_worker(worker, "recall")
+        missing -= 1
+    at_once = generation.settings.starts_at_once
+    if at_once and change.state == states.RELOADING and generation.state != states.SERVING:
+        # Others serve meanwhile, and what a start takes of the processors it takes from them.
+        missing = min(missing, at_once - starting)
+    for _ in range(missing):
+        change.start_worker(generation)
 
 
 def _give_up_if_nobody_is_left(change: Change) -> None:

@@ -6,7 +6,7 @@ begin → (canary) → starting → serving; the old one leaves, or is paused un
 
 from __future__ import annotations
 
-from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import events, slots
 from forkfirst.plan.fleet import state as states
 
 TYPE_CHECKING = False
@@ -71,7 +71,10 @@ def _put_aside(change: Change, old: Generation, new: Generation) -> None:
     change.move("new one serves")
     change.move_generation(old.number, "replaced, may return", until=until, restarts=())
     for worker in change.list_workers(old.number):
-        if worker.state == states.READY:
+        alone = slots.is_alone(worker, change.workers.values())
+        if worker.state == states.READY and old.settings.yield_seconds and alone:
+            change.retire(worker)  # its socket is one that the new generation does not have
+        elif worker.state == states.READY:
             change.move_worker(worker, "pause")
             change.act(events.Pause(worker=worker.id))
         elif worker.state in (states.STARTING, states.HUNG):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STARTING = "starting"  # also of generations and of the fleet: not ready yet
 READY = "ready"  # takes new work
 PAUSED = "paused"  # takes no new work, and can be resumed
+YIELDING = "yielding"  # is dealt no new work, and takes what waits for it alone
 HUNG = "hung"  # its loop does not turn; its stacks are being written down
 DRAINING = "draining"  # finishes what it has, then leaves
 KILLED = "killed"  # has been sent SIGKILL
@@ -40,8 +41,12 @@ WORKER_MOVES: dict[tuple[str, str], str] = {
     (STARTING, "exited"): GONE,
     (READY, "hung"): HUNG,
     (READY, "pause"): PAUSED,
+    (READY, "yield"): YIELDING,
     (READY, "drain"): DRAINING,
     (READY, "exited"): GONE,
+    (YIELDING, "recall"): READY,
+    (YIELDING, "drain"): DRAINING,
+    (YIELDING, "exited"): GONE,
     (PAUSED, "resume"): READY,
     (PAUSED, "drain"): DRAINING,
     (PAUSED, "exited"): GONE,
@@ -121,6 +126,8 @@ class Settings(Value):
         canary: The percentage of workers that a reload starts first, to hear of their health.
         commit_window: How long a reload keeps the old generation paused, not gone.
         starts_at_once: How many workers of a reload may be starting at a time; 0 means all.
+        yield_seconds: From when a worker is dealt no more connections until its socket may be
+            found empty; 0 where the workers share theirs.
     """
 
     workers: int = 1
@@ -143,6 +150,7 @@ class Settings(Value):
     canary: float = 0.0
     commit_window: float = 0.0
     starts_at_once: int = 0
+    yield_seconds: float = 0.0
 
 
 class Worker(Value):
@@ -159,6 +167,7 @@ class Worker(Value):
         share: Chance, in [0, 1): what part of its jitter it has.
         due: Why it is to be replaced, or "".
         healthy: What its own health check said last, or None.
+        slot: Which socket of a listener that is spread it accepts from; see `slots`.
     """
 
     id: int
@@ -172,6 +181,7 @@ class Worker(Value):
     share: float = 0.0
     due: str = ""
     healthy: bool | None = None
+    slot: int = 0
 
 
 class Generation(Value):

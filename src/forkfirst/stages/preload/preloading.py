@@ -14,7 +14,7 @@ import signal
 import time
 
 from forkfirst import errors
-from forkfirst.plan.fleet import events, preloading
+from forkfirst.plan.fleet import events, preloading, slots
 from forkfirst.stages.preload import asking
 from forkfirst.stages.supervise import process, starting
 from forkfirst.stages.supervise.process import Process
@@ -121,9 +121,10 @@ def _make(supervisor: Supervisor, generation: int) -> Template:
 
     kit = starting.find_kit(supervisor, generation)
     prctl.become_subreaper()
+    listeners = supervisor.spread.list_shared(kit)
     pid, ends = process.fork(
-        lambda fd, held: template.run(supervisor.start, kit, fd, held),
-        starting.list_foreign(supervisor, kit),
+        lambda fd, held: template.run(supervisor.start, kit, fd, held, listeners),
+        starting.list_foreign(supervisor, listeners),
     )
     made = supervisor.templates[generation] = Template(generation, pid, ends)
     return made
@@ -140,8 +141,11 @@ def _ask_for_next(supervisor: Supervisor, found: Template) -> None:
         starting.report_unstarted(supervisor, number, error)
         return
     found.asked = supervisor.processes[number] = Process(number, found.generation, 0, ours)
+    kit, slot = supervisor.kits[found.generation], slots.find_slot(supervisor.fleet, number)
+    supervisor.spread.make_room(supervisor, kit, slot)
+    sockets = supervisor.spread.list_own(kit, slot)
     try:
-        found.send(asking.FORK + b"%d" % number, theirs)
+        found.send(asking.FORK + b"%d" % number, (*theirs, *sockets))
     except OSError:
         pass  # it has died, and is about to be reaped
     finally:

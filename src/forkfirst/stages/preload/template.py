@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from forkfirst.guard.hazard import Hazard
     from forkfirst.stages.start import Start
     from forkfirst.stages.supervise.kit import Kit
+    from forkfirst.stages.supervise.worker import Listeners
     from forkfirst.stages.taking import Table
 
 _SHOW_STACK_AT = 0.9
@@ -45,7 +46,7 @@ _DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal
 _WITHOUT = "leave out --preload (each worker then imports the program by itself)"
 
 
-def run(supervisor: Start, kit: Kit, fd: int, held: int) -> NoReturn:
+def run(supervisor: Start, kit: Kit, fd: int, held: int, listeners: Listeners) -> NoReturn:
     """Take the template's steps. Leaves by `_exit`, always, as a worker does."""
     try:
         # A group of its own, so that the one lifeline ends its spare and what is in between, too.
@@ -54,7 +55,7 @@ def run(supervisor: Start, kit: Kit, fd: int, held: int) -> NoReturn:
         signals.reset_handlers()
         for number in _DEAF_TO:  # they are for the supervisor, who ends this process when it ends
             signal.signal(number, _be_deaf)
-        start = worker.make_start(supervisor, kit, fd, held)
+        start = worker.make_start(supervisor, kit, fd, held, listeners)
         signal.signal(STACKS, _Stacks(start))
         signals.unblock_all()
         try:
@@ -229,7 +230,11 @@ def _be_spare(start: Start, tell: int, group: int) -> NoReturn:
         os.write(tell, b"r")
     for fd in (tell, start.report_to):
         os.close(fd)
-    start.report_to, held = descriptors
+    start.report_to, held, *sockets = descriptors
+    own = iter(sockets)  # of the listeners that are spread, in their order
+    start.listeners = [
+        (name, next(own) if fd == taking.NO_DESCRIPTOR else fd) for name, fd in start.listeners
+    ]
     lifeline.hold(held)
     os.setpgid(0, group)  # now the template's lifeline does not end it any more
     os.close(start.lifeline)
@@ -238,6 +243,7 @@ def _be_spare(start: Start, tell: int, group: int) -> NoReturn:
     facts = start.facts
     assert facts is not None  # noqa: S101 - `make_start` has made it
     facts.began = time.time()
+    facts.listeners = tuple(start.listeners)
     if isinstance(facts.log, worker.WorkerLog):
         facts.log.fd = start.report_to
     worker.work(start, start.plan.program, TABLE, int(word.removeprefix(FORK)))

@@ -6,7 +6,7 @@ import os
 import signal
 
 from forkfirst import errors
-from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import events, slots
 from forkfirst.stages.preload import preloading
 from forkfirst.stages.start import unlink_if_same
 from forkfirst.stages.supervise import outside, starting
@@ -85,6 +85,15 @@ def _log_stacks(supervisor: Supervisor, action: events.LogStacks) -> None:
     _tell("log stacks")(supervisor, action)
 
 
+def _check_queue(supervisor: Supervisor, action: events.CheckQueue) -> None:
+    process = supervisor.processes.get(action.worker)
+    waiting = 0
+    if process is not None:
+        slot = slots.find_slot(supervisor.fleet, action.worker)
+        waiting = supervisor.spread.count_waiting(supervisor.kits[process.generation], slot)
+    supervisor.happen(events.Queued(worker=action.worker, connections=waiting))
+
+
 def _abandon(supervisor: Supervisor, action: events.Abandon) -> None:
     supervisor.say(f"worker {action.worker} does not end, though killed: the kernel holds it")
 
@@ -106,7 +115,9 @@ def let_go(supervisor: Supervisor, kit: Kit) -> None:
         return
     start = supervisor.start
     unused = kit.close_unless_used(others)
-    start.adopted &= {fd for other in others for _, fd in other.listeners}
+    used = {fd for other in others for _, fd in other.listeners}
+    start.adopted &= used
+    supervisor.spread.forget(used)
     for made in [one for one in start.paths if one[0] in unused]:
         start.paths.remove(made)
         try:
@@ -218,6 +229,7 @@ TABLE: dict[type[events.Action], Callable[[Supervisor, Any], None]] = {
     events.Kill: _kill,
     events.LogStacks: _log_stacks,
     events.CheckHealth: _tell("health"),
+    events.CheckQueue: _check_queue,
     events.Abandon: _abandon,
     events.ForgetGeneration: _forget_generation,
     events.ReportReady: _report_ready,

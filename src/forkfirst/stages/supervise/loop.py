@@ -27,6 +27,7 @@ from forkfirst.stages.supervise import (
 )
 from forkfirst.stages.supervise.kit import Kit
 from forkfirst.stages.supervise.looking import Looks
+from forkfirst.stages.supervise.spread import Spread
 from forkfirst.unix import session, signals
 from forkfirst.values import replace
 
@@ -87,6 +88,7 @@ class Supervisor:
         processes: The workers as processes, by the fleet's number.
         templates: What workers are forked from, by the generation; none where they are forked here.
         kits: What each generation has.
+        spread: The sockets of listeners that have one for each worker.
         tickets: What each reload in progress brought, and where its answer goes.
         last_ticket: The number of the last of them.
         spawned: What else was started, by pid.
@@ -100,6 +102,7 @@ class Supervisor:
         self.start = start
         self.kits: dict[int, Kit] = {}
         self.first_kit = Kit(start.plan, start.listeners)
+        self.spread = Spread(start.spread)
         settings = service.make_settings(start.plan.service, reloading.count_processors())
         if start.report_to >= 0:
             settings = replace(settings, ready_timeout=settings.ready_timeout + _AFTER_THE_LAUNCHER)
@@ -162,6 +165,7 @@ class Supervisor:
                 self.fleet, decided = fleet.react(self.fleet, event, time.monotonic())
                 for action in decided:
                     actions.TABLE[type(action)](self, action)
+                self.spread.follow(self)
         finally:
             self._is_reacting = False
 

@@ -36,7 +36,11 @@ def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, A
     if len(passed) != 1 + len(texts):
         message = f"{len(passed)} descriptors came for an answer and {len(texts)} listeners"
         raise ValueError(message)
-    kit = _make_kit(supervisor.kit, plan, dict(zip(texts, passed[1:], strict=True)))
+    fresh: dict[str, list[int]] = {}
+    for text, fd in zip(texts, passed[1:], strict=True):  # the same text again: another socket
+        fresh.setdefault(text, []).append(fd)
+    kit = _make_kit(supervisor.kit, plan, {text: fds[0] for text, fds in fresh.items()})
+    _spread(supervisor, plan, fresh)
     for one in plan.service.listeners:
         if one.path and str(one) in texts:
             supervisor.start.made_path(one.path)
@@ -51,6 +55,18 @@ def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, A
     wait = bool(request.get("wait"))
     supervisor.happen(events.ReloadAsked(ticket=name, settings=settings, wait=wait))
     return {"ticket": name}
+
+
+def _spread(supervisor: Supervisor, plan: Plan, fresh: Mapping[str, list[int]]) -> None:
+    """Note which of the listeners that came have a socket for each worker."""
+    if not any(one.options.reuseport for one in plan.service.listeners):
+        return
+    from forkfirst.plan import spreading  # noqa: PLC0415 - few services are spread
+
+    for one in plan.service.listeners:
+        if str(one) in fresh and spreading.is_spread(plan.service, one):
+            first, *others = fresh[str(one)]
+            supervisor.spread.add(first, others)
 
 
 def count_processors() -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 from forkfirst import errors
-from forkfirst.plan.fleet import events
+from forkfirst.plan.fleet import events, slots
 from forkfirst.stages.supervise import worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from forkfirst.stages.supervise.kit import Kit
     from forkfirst.stages.supervise.loop import Supervisor
 
@@ -28,20 +30,25 @@ def find_kit(supervisor: Supervisor, generation: int) -> Kit:
     return supervisor.kits[generation]
 
 
-def list_foreign(supervisor: Supervisor, kit: Kit) -> tuple[int, ...]:
-    """Return each descriptor of the supervisor that a child with *kit* must not have."""
-    mine = {fd for _, fd in kit.listeners}
+def list_foreign(supervisor: Supervisor, listeners: Iterable[tuple[str, int]]) -> tuple[int, ...]:
+    """Return each descriptor of the supervisor that a child with *listeners* must not have."""
+    mine = {fd for _, fd in listeners}
     others = {fd for one in supervisor.kits.values() for _, fd in one.listeners}
     others.update(fd for one in supervisor.tickets.values() for _, fd in one.kit.listeners)
+    others.update(supervisor.spread.list_descriptors())
     return (*supervisor.own_descriptors(), *(others - mine))
 
 
 def fork_plainly(supervisor: Supervisor, number: int, generation: int) -> bool:
     """Fork the worker from here; return whether that went well. If not, the fleet knows of it."""
     kit = find_kit(supervisor, generation)
+    slot = slots.find_slot(supervisor.fleet, number)
+    supervisor.spread.make_room(supervisor, kit, slot)
+    listeners = supervisor.spread.list_listeners(kit, slot)
+    foreign = list_foreign(supervisor, listeners)
     try:
         supervisor.processes[number] = worker.fork_worker(
-            supervisor.start, kit, number, generation, list_foreign(supervisor, kit)
+            supervisor.start, kit, number, generation, foreign, listeners
         )
     except (OSError, errors.UnsafeFork) as error:
         report_unstarted(supervisor, number, error)

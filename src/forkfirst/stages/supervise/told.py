@@ -79,6 +79,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     found["threads"] += sum(one["threads"] for one in workers)
     found["listeners"] = supervisor.kit.described
     found["kept"] = supervisor.start.list_kept()
+    found["sockets"] = supervisor.spread.describe(supervisor.kit)
     found["runtime"] = supervisor.kit.runtime
     found["asked"] = supervisor.count_asked()
     found["preload"] = preloading.describe(supervisor)
@@ -105,6 +106,7 @@ def _describe_worker(supervisor: Supervisor, one: Any) -> dict[str, Any]:
         "generation": one.generation,
         "state_seconds": now - one.since,
         "uptime_seconds": time.time() - process.began if process is not None else 0.0,
+        "slot": one.slot,
         "attempts": one.attempts,
         "due": one.due,
         "status": process.status if process is not None else "",

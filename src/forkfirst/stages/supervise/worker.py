@@ -22,8 +22,8 @@ from forkfirst.unix import channel, lifeline, log_file, session, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from typing import NoReturn
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import NoReturn, TypeAlias
 
     from forkfirst.plan import steps
     from forkfirst.runtime.context import Context
@@ -31,12 +31,19 @@ if TYPE_CHECKING:
     from forkfirst.stages.taking import Table
     from forkfirst.unix.channel import Field, Report
 
+    Listeners: TypeAlias = tuple[tuple[str, int], ...]
+
 _SHOW_STACKS_AT = 0.9
 """The share of the time to be ready after which a worker that is not says where it waits."""
 
 
-def fork_worker(
-    start: Start, kit: Kit, number: int, generation: int, foreign: Iterable[int]
+def fork_worker(  # noqa: PLR0913, PLR0917 - all that a worker is made of
+    start: Start,
+    kit: Kit,
+    number: int,
+    generation: int,
+    foreign: Iterable[int],
+    listeners: Listeners,
 ) -> Process:
     """Fork one worker; return in the supervisor only.
 
@@ -46,22 +53,28 @@ def fork_worker(
         number: What the fleet calls the worker.
         generation: And its generation.
         foreign: Descriptors of the supervisor that are nobody else's.
+        listeners: Name and descriptor of each socket that it is to accept from.
 
     Raises:
         UnsafeFork: The supervisor has become something that must not fork.
         OSError: The kernel refused.
     """
-    pid, ends = process.fork(lambda fd, held: _run(start, kit, number, fd, held), foreign)
+
+    def run(fd: int, held: int) -> NoReturn:
+        _run(lambda: make_start(start, kit, fd, held, listeners), held, number)
+
+    pid, ends = process.fork(run, foreign)
     return Process(number, generation, pid, ends)
 
 
-def _run(supervisor: Start, kit: Kit, number: int, fd: int, held: int) -> NoReturn:
+def _run(make: Callable[[], Start], held: int, number: int) -> NoReturn:
     """Take the worker's steps. Leaves by `_exit`, always: the frames below are the supervisor's."""
     try:
         signals.reset_handlers()
         signals.unblock_all()
         lifeline.hold(held)
-        work(make_start(supervisor, kit, fd, held), kit.plan.plain, apply.TABLE, number)
+        start = make()
+        work(start, start.plan.plain, apply.TABLE, number)
     except BaseException:  # noqa: BLE001 - whatever it was, it must not go on as a supervisor
         import traceback  # noqa: PLC0415 - only for a bug of ours
 
@@ -70,14 +83,14 @@ def _run(supervisor: Start, kit: Kit, number: int, fd: int, held: int) -> NoRetu
         session.leave(errors.ForkfirstError.exit_status)
 
 
-def make_start(supervisor: Start, kit: Kit, fd: int, held: int) -> Start:
+def make_start(supervisor: Start, kit: Kit, fd: int, held: int, listeners: Listeners) -> Start:
     """Return what a child begins with, given its ends; let go of what is the supervisor's."""
     if supervisor.server is not None:
         supervisor.server.stop()  # our copies of its descriptors
     start = Start(kit.plan, command=supervisor.command, directory=supervisor.directory)
-    start.listeners = list(kit.listeners)
+    start.listeners = list(listeners)
     start.report_to, start.lifeline = fd, held
-    start.facts = answers.Facts(kit.plan, began=time.time(), listeners=kit.listeners)
+    start.facts = answers.Facts(kit.plan, began=time.time(), listeners=listeners)
     if supervisor.facts is not None and supervisor.facts.log is not None:
         start.facts.log = WorkerLog(supervisor.facts.log, fd)
         start.facts.log.install()

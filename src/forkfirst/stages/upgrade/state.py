@@ -17,6 +17,7 @@ from forkfirst.stages.start import Start
 from forkfirst.stages.supervise.kit import Kit
 from forkfirst.stages.supervise.loop import Supervisor
 from forkfirst.stages.supervise.process import Process
+from forkfirst.stages.supervise.spread import Spread
 from forkfirst.stages.upgrade import plain
 from forkfirst.unix import descriptors, held_pidfile
 
@@ -58,6 +59,7 @@ def describe(supervisor: Supervisor, *, answer: int, signals: Iterable[int] = ()
         "kits": [_describe_kit(kit) for kit in kits],
         "generations": [[number, kits.index(kit)] for number, kit in supervisor.kits.items()],
         "serving": kits.index(supervisor.kit),
+        "spread": list(supervisor.spread.sockets.values()),
         "fleet": plain.encode(supervisor.fleet),
         "processes": [one.hand_over() for one in supervisor.processes.values()],
         "spawned": list(supervisor.spawned.items()),
@@ -142,6 +144,7 @@ def rebuild(state: Mapping[str, Any]) -> Supervisor:
     supervisor.first_kit = kits[state["serving"]]
     supervisor.start.listeners = list(supervisor.first_kit.listeners)
     supervisor.kits = {number: kits[index] for number, index in state["generations"]}
+    supervisor.spread = Spread({first: rest for first, *rest in state.get("spread", ())})
     supervisor.fleet = plain.decode(state["fleet"])
     supervisor.processes = {one.number: one for one in map(Process.take_over, state["processes"])}
     supervisor.spawned = dict(state["spawned"])
@@ -256,6 +259,7 @@ def _list_descriptors(state: Mapping[str, Any]) -> set[int]:
     found = {state["answer"], start["lock"], start["control"]}
     found.update(fd for _, fd in start["stored"])
     found.update(fd for kit in state["kits"] for _, fd in kit["listeners"])
+    found.update(fd for several in state["spread"] for fd in several)
     found.update(fd for one in state["processes"] for fd in one["worker"][-2:])
     for caller in state["callers"]:
         found.update((caller["fd"], *caller["descriptors"]))
