@@ -40,6 +40,7 @@ IDENTITY = "system/test_identity.py::"
 SUCCESSOR = "system/test_successor.py::"
 KILLED = "stages/test_killed_start.py::test_whoever_dies_after_its_own_step_spoils_nothing"
 UPGRADE = "system/test_upgrade.py::"
+REUSEPORT = "system/test_reuseport.py::"
 BREAKAGES = {
     "no setsid": Breakage(
         "stages/fork_first.py",
@@ -71,6 +72,24 @@ BREAKAGES = {
         "        if report_to in events:\n",
         "        if False:\n",
         f"{LAUNCHER}test_a_killed_launcher_leaves_no_service",
+    ),
+    "a socket that goes is dealt connections": Breakage(
+        "plan/fleet/slots.py",
+        "    return tuple(served or range(_count_asked(fleet)))\n",
+        "    return tuple(range(count_needed(fleet)))\n",
+        f"{REUSEPORT}test_no_request_is_lost_when_there_are_fewer_and_more_workers_again",
+    ),
+    "a socket without a worker is dealt connections": Breakage(
+        "plan/fleet/slots.py",
+        "    return tuple(served or range(_count_asked(fleet)))\n",
+        "    return tuple(range(_count_asked(fleet)))\n",
+        f"{REUSEPORT}test_nobody_is_sent_to_a_worker_that_is_not_there",
+    ),
+    "a socket is left without having been emptied": Breakage(
+        "plan/fleet/change.py",
+        "            settings.yield_seconds\n            and worker.state",
+        "            False\n            and worker.state",
+        f"{REUSEPORT}test_who_waits_for_a_worker_that_is_to_leave_is_served_by_it",
     ),
     "the session is not ended": Breakage(
         "stages/running.py",

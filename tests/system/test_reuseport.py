@@ -1,0 +1,289 @@
+"""A socket for each worker: even shares, and nothing lost by whatever becomes of a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.hello import FAILS, HELLO, ask, connect, read_word, reload, wait_until, write
+from support.load import REQUEST, Load
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Sequence
+
+    from support.service_home import Home
+
+LISTEN = "web=127.0.0.1:0?reuseport=1"
+
+# Answers with five digits of its pid; waits first while there is a fifo.
+NUMBERED = HELLO.replace(
+    "    hello = Hello(context)\n",
+    "    import os\n"
+    "    if os.path.exists('held'):\n"
+    "        open('held').read()\n"
+    "    global ANSWER, LAST_ANSWER\n"
+    "    word = b'%05d\\n' % (os.getpid() % 100000)\n"
+    "    ANSWER, LAST_ANSWER = (one.replace(b'hello\\n', word) for one in (ANSWER, LAST_ANSWER))\n"
+    "    hello = Hello(context)\n",
+)
+
+
+def _start(home: Home, *flags: object, workers: int = 2, text: str = NUMBERED) -> None:
+    program = home.program("app.py", text)
+    words = ("--listen", LISTEN, "--workers", workers, "--chdir", home.directory)
+    home.start(f"{program}:main", *words, *flags)
+
+
+def _word(pid: int) -> bytes:
+    return b"%05d" % (pid % 100000)
+
+
+def _pids(home: Home) -> dict[int, int]:
+    """Return the pid of the worker in each slot."""
+    return {one["slot"]: one["pid"] for one in home.status("app")["workers"]}
+
+
+def _list_sockets(pid: int, port: int) -> list[str]:
+    """Return the inodes of the sockets that *pid* has and that listen on *port*, oldest first."""
+    wanted = f":{port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
+    listening = {row[9] for row in rows if row[1].endswith(wanted) and row[3] == "0A"}
+    found = []
+    for entry in sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda one: int(one.name)):
+        try:
+            link = str(entry.readlink())
+        except FileNotFoundError:  # it comes and goes with an answer
+            continue
+        found.append(link.removeprefix("socket:[").rstrip("]"))
+    return [one for one in found if one in listening]
+
+
+@contextmanager
+def _asking(address: Any, count: int) -> Iterator[Sequence[socket.socket]]:
+    """Have so many clients ask at once, each over its own connection."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(address)) for _ in range(count)]
+        for one in clients:
+            one.sendall(REQUEST)
+        yield clients
+
+
+# -- even shares ----------------------------------------------------------------------------------
+
+
+def test_each_worker_has_a_share_of_the_connections(home: Home) -> None:
+    """By chance; of 128 at once, that one has more than half happens once in ten billion times."""
+    _start(home, workers=4)
+    with _asking(home.address("app"), 128) as clients:
+        shares = Counter(read_word(one) for one in clients)
+    assert set(shares) == {_word(pid) for pid in _pids(home).values()}
+    assert max(shares.values()) < 64
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=["plain", "preloaded"])
+def test_each_worker_has_one_socket_and_the_supervisor_all(
+    home: Home, flags: tuple[str, ...]
+) -> None:
+    """What only the supervisor has besides is there for the next one; the template has none."""
+    _start(home, *flags, workers=3)
+    _, port = home.address("app")
+    pids = _pids(home)
+    held = _list_sockets(home.pid("app"), int(port))
+    assert len(held) == 3
+    assert {slot: _list_sockets(pid, int(port)) for slot, pid in pids.items()} == {
+        slot: [one] for slot, one in enumerate(held)
+    }
+    others = home.list_processes().keys() - {home.pid("app"), *pids.values()}
+    assert {one: _list_sockets(one, int(port)) for one in others} == {one: [] for one in others}
+    assert "127.0.0.1" in (said := home.forkfirst("status", "app").out)
+    assert ", 3 sockets" in said
+
+
+# -- what becomes of a worker ---------------------------------------------------------------------
+
+
+def test_who_waits_for_a_worker_that_is_killed_is_served_by_its_replacement(home: Home) -> None:
+    """The queue is the supervisor's, and the next one has the same."""
+    _start(home)
+    killed = _pids(home)[1]
+    os.kill(killed, signal.SIGSTOP)
+    with _asking(home.address("app"), 40) as clients:
+        os.kill(killed, signal.SIGKILL)
+        words = {read_word(one) for one in clients}
+    assert words == {_word(pid) for pid in _pids(home).values()}
+    assert _word(killed) not in words
+
+
+def test_nobody_is_sent_to_a_worker_that_is_not_there(home: Home) -> None:
+    """Until its replacement is ready; however long that takes, the others serve all who come."""
+    _start(home)
+    pids = _pids(home)
+    os.mkfifo(home.directory / "held")
+    os.kill(pids[0], signal.SIGKILL)
+    wait_until(home, lambda found: "starting" in {one["state"] for one in found["workers"]})
+    with _asking(home.address("app"), 32) as clients:
+        assert {read_word(one) for one in clients} == {_word(pids[1])}
+    (home.directory / "held").write_text("")
+    wait_until(home, lambda found: {one["state"] for one in found["workers"]} == {"ready"})
+    with _asking(home.address("app"), 64) as clients:
+        assert len({read_word(one) for one in clients}) == 2
+
+
+# -- more workers, and fewer ----------------------------------------------------------------------
+
+
+def _scale(home: Home, workers: int) -> None:
+    assert home.forkfirst("scale", "app", workers).status == 0
+    wait_until(
+        home,
+        lambda found: (
+            [one["state"] for one in found["workers"]] == ["ready"] * workers
+            and found["sockets"] == [workers]
+        ),
+    )
+
+
+def test_no_request_is_lost_when_there_are_fewer_and_more_workers_again(home: Home) -> None:
+    """A socket that is to go is dealt none any more; only then it is emptied, and ended."""
+    _start(home, workers=4)
+    with Load(home.address("app"), clients=16) as load:
+        for workers in (2, 4):
+            _scale(home, workers)
+            load.wait_for_more(100)
+    assert load.failures == []
+    with _asking(home.address("app"), 128) as clients:
+        assert len({read_word(one) for one in clients}) == 4
+    assert "too late" not in home.log("app")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preloaded"])
+def test_no_request_is_lost_by_many_changes(
+    home: Home, runtime: str, preload: tuple[str, ...]
+) -> None:
+    """The same for long, on every loop that has its own way to accept, and beside reloads."""
+    write(home, "first")
+    words = ("--listen", LISTEN, "--workers", 4, "--runtime", runtime, *preload)
+    home.start(f"{home.directory}/app.py:main", *words)
+    with Load(home.address("app"), clients=32) as load:
+        for workers in (2, 4, 1, 3) * 3:
+            _scale(home, workers)
+            assert reload(home).status == 0
+            load.wait_for_more(200)
+    assert load.failures == []
+
+
+def test_who_waits_for_a_worker_that_is_to_leave_is_served_by_it(home: Home) -> None:
+    """However long that takes it; nobody else has its queue."""
+    _start(home)
+    leaving = _pids(home)[1]
+    os.kill(leaving, signal.SIGSTOP)
+    with _asking(home.address("app"), 40) as clients:
+        assert home.forkfirst("scale", "app", 1).status == 0
+        states = {one["pid"]: one["state"] for one in home.status("app")["workers"]}
+        assert states[leaving] == "yielding"
+        os.kill(leaving, signal.SIGCONT)
+        assert _word(leaving) in {read_word(one) for one in clients}
+    wait_until(home, lambda found: len(found["workers"]) == 1)
+
+
+def test_a_scale_that_is_taken_back_at_once_changes_nothing(home: Home) -> None:
+    """Whoever yields is still there, and takes connections again."""
+    _start(home, workers=3)
+    before = _pids(home)
+    home.forkfirst("scale", "app", 1)
+    home.forkfirst("scale", "app", 3)
+    wait_until(home, lambda found: {one["state"] for one in found["workers"]} == {"ready"})
+    assert _pids(home) == before
+
+
+# -- other code, other settings, another forkfirst ------------------------------------------------
+
+
+def test_no_request_is_lost_by_reloads(home: Home) -> None:
+    """The new worker of a slot accepts from the same socket before the old one stops to."""
+    write(home, "first")
+    words = ("--listen", LISTEN, "--workers", 3)
+    home.start(f"{home.directory}/app.py:main", *words)
+    sockets = _list_sockets(home.pid("app"), int(home.address("app")[1]))
+    with Load(home.address("app")) as load:
+        write(home, "other")
+        assert reload(home).status == 0
+        load.wait_for_more(100)
+    assert load.failures == []
+    assert load.words == [b"first\n", b"other\n"]
+    assert _list_sockets(home.pid("app"), int(home.address("app")[1])) == sockets
+
+
+def _configure(home: Home, listen: Sequence[str], workers: int) -> None:
+    settings = {"target": "app.py:main", "listen": list(listen), "workers": workers}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    (home.directory / "forkfirst.toml").write_text("[service.app]\n" + "\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+def test_a_reload_adds_and_removes_listeners_and_workers(home: Home) -> None:
+    """All of that in one motion, and nothing is left open that nobody needs."""
+    write(home, "first")
+    other = "other=127.0.0.1:0?reuseport=1"
+    _configure(home, [LISTEN], 3)
+    home.start("app")
+    sockets = _list_sockets(home.pid("app"), int(home.address("app")[1]))
+    with Load(home.address("app")) as load:
+        _configure(home, [other, LISTEN], 2)
+        assert reload(home).status == 0
+        found = wait_until(home, lambda found: found["sockets"] == [2, 2])
+        assert [name for name, _ in found["listeners"]] == ["other", "web"]
+        assert _list_sockets(home.pid("app"), int(home.address("app")[1])) == sockets[:2]
+        port = int(home.address("app", "other")[1])
+        assert len(_list_sockets(home.pid("app"), port)) == 2
+        home.program("app.py", FAILS)
+        _configure(home, [other, LISTEN, "third=127.0.0.1:0?reuseport=1"], 4)
+        assert reload(home).status == 70
+        assert home.status("app")["sockets"] == [2, 2]
+        write(home, "third")
+        _configure(home, [LISTEN], 4)
+        assert reload(home).status == 0
+        wait_until(home, lambda found: found["sockets"] == [4] and len(found["workers"]) == 4)
+        load.wait_for_more(50)
+    assert load.failures == []
+    assert _list_sockets(home.pid("app"), port) == []
+
+
+@pytest.mark.slow
+def test_an_upgrade_keeps_every_socket(home: Home) -> None:
+    """The very same ones, by their inodes; and what follows from the fleet goes on to."""
+    _start(home, workers=3)
+    _, port = home.address("app")
+    before = _list_sockets(home.pid("app"), int(port))
+    with Load(home.address("app")) as load:
+        assert home.forkfirst("upgrade", "app").status == 0
+        load.wait_for_more(50)
+    assert load.failures == []
+    assert _list_sockets(home.pid("app"), int(port)) == before
+    _scale(home, 2)
+    assert _list_sockets(home.pid("app"), int(port)) == before[:2]
+
+
+# -- what it cannot do ----------------------------------------------------------------------------
+
+
+def test_a_second_service_on_the_port_is_refused(home: Home) -> None:
+    """With SO_REUSEPORT alone it would start unnoticed, and take half of the traffic."""
+    _start(home)
+    host, port = home.address("app")
+    program = home.program("two.py", HELLO)
+    words = ("--listen", f"web={host}:{port}?reuseport=1", "--workers", 2)
+    done = home.forkfirst("start", f"{program}:main", *words)
+    assert done.status == 69, done
+    assert f"cannot listen on {host}:{port}: address in use by pid {home.pid('app')}" in done.err
+    assert ask(home.address("app"))
