@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support import other_user
 from support.hello import FAILS, HELLO, ask, connect, read_word, reload, wait_until, write
 from support.load import REQUEST, Load
+from support.service_home import PATIENCE
 
 if TYPE_CHECKING:
     import socket
@@ -51,19 +54,23 @@ def _pids(home: Home) -> dict[int, int]:
     return {one["slot"]: one["pid"] for one in home.status("app")["workers"]}
 
 
-def _list_sockets(pid: int, port: int) -> list[str]:
-    """Return the inodes of the sockets that *pid* has and that listen on *port*, oldest first."""
-    wanted = f":{port:04X}"
+def _list_sockets(home: Home, pid: int = 0, name: str = "web") -> list[str]:
+    """Return the inodes of the listener's sockets that *pid* has; 0 is the supervisor."""
+    wanted = f":{int(home.address('app', name)[1]):04X}"
+    pid = pid or home.pid("app")
     rows = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
     listening = {row[9] for row in rows if row[1].endswith(wanted) and row[3] == "0A"}
+    inodes = [link.removeprefix("socket:[").rstrip("]") for link in _list_files(pid)]
+    return [one for one in inodes if one in listening]
+
+
+def _list_files(pid: int) -> list[str]:
+    """Return what each descriptor of *pid* leads to, in their order."""
     found = []
     for entry in sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda one: int(one.name)):
-        try:
-            link = str(entry.readlink())
-        except FileNotFoundError:  # it comes and goes with an answer
-            continue
-        found.append(link.removeprefix("socket:[").rstrip("]"))
-    return [one for one in found if one in listening]
+        with suppress(FileNotFoundError):  # it comes and goes with an answer
+            found.append(str(entry.readlink()))
+    return found
 
 
 @contextmanager
@@ -94,17 +101,15 @@ def test_each_worker_has_one_socket_and_the_supervisor_all(
 ) -> None:
     """What only the supervisor has besides is there for the next one; the template has none."""
     _start(home, *flags, workers=3)
-    _, port = home.address("app")
     pids = _pids(home)
-    held = _list_sockets(home.pid("app"), int(port))
+    held = _list_sockets(home)
     assert len(held) == 3
-    assert {slot: _list_sockets(pid, int(port)) for slot, pid in pids.items()} == {
+    assert {slot: _list_sockets(home, pid) for slot, pid in pids.items()} == {
         slot: [one] for slot, one in enumerate(held)
     }
     others = home.list_processes().keys() - {home.pid("app"), *pids.values()}
-    assert {one: _list_sockets(one, int(port)) for one in others} == {one: [] for one in others}
-    assert "127.0.0.1" in (said := home.forkfirst("status", "app").out)
-    assert ", 3 sockets" in said
+    assert {one: _list_sockets(home, one) for one in others} == {one: [] for one in others}
+    assert ", 3 sockets\n" in home.forkfirst("status", "app").out
 
 
 # -- what becomes of a worker ---------------------------------------------------------------------
@@ -214,14 +219,14 @@ def test_no_request_is_lost_by_reloads(home: Home) -> None:
     write(home, "first")
     words = ("--listen", LISTEN, "--workers", 3)
     home.start(f"{home.directory}/app.py:main", *words)
-    sockets = _list_sockets(home.pid("app"), int(home.address("app")[1]))
+    sockets = _list_sockets(home)
     with Load(home.address("app")) as load:
         write(home, "other")
         assert reload(home).status == 0
         load.wait_for_more(100)
     assert load.failures == []
     assert load.words == [b"first\n", b"other\n"]
-    assert _list_sockets(home.pid("app"), int(home.address("app")[1])) == sockets
+    assert _list_sockets(home) == sockets
 
 
 def _configure(home: Home, listen: Sequence[str], workers: int) -> None:
@@ -237,15 +242,15 @@ def test_a_reload_adds_and_removes_listeners_and_workers(home: Home) -> None:
     other = "other=127.0.0.1:0?reuseport=1"
     _configure(home, [LISTEN], 3)
     home.start("app")
-    sockets = _list_sockets(home.pid("app"), int(home.address("app")[1]))
+    sockets = _list_sockets(home)
     with Load(home.address("app")) as load:
         _configure(home, [other, LISTEN], 2)
         assert reload(home).status == 0
         found = wait_until(home, lambda found: found["sockets"] == [2, 2])
         assert [name for name, _ in found["listeners"]] == ["other", "web"]
-        assert _list_sockets(home.pid("app"), int(home.address("app")[1])) == sockets[:2]
-        port = int(home.address("app", "other")[1])
-        assert len(_list_sockets(home.pid("app"), port)) == 2
+        assert _list_sockets(home) == sockets[:2]
+        gone = {f"socket:[{one}]" for one in _list_sockets(home, name="other")}
+        assert len(gone) == 2
         home.program("app.py", FAILS)
         _configure(home, [other, LISTEN, "third=127.0.0.1:0?reuseport=1"], 4)
         assert reload(home).status == 70
@@ -256,22 +261,21 @@ def test_a_reload_adds_and_removes_listeners_and_workers(home: Home) -> None:
         wait_until(home, lambda found: found["sockets"] == [4] and len(found["workers"]) == 4)
         load.wait_for_more(50)
     assert load.failures == []
-    assert _list_sockets(home.pid("app"), port) == []
+    assert gone.isdisjoint(_list_files(home.pid("app")))
 
 
 @pytest.mark.slow
 def test_an_upgrade_keeps_every_socket(home: Home) -> None:
     """The very same ones, by their inodes; and what follows from the fleet goes on to."""
     _start(home, workers=3)
-    _, port = home.address("app")
-    before = _list_sockets(home.pid("app"), int(port))
+    before = _list_sockets(home)
     with Load(home.address("app")) as load:
         assert home.forkfirst("upgrade", "app").status == 0
         load.wait_for_more(50)
     assert load.failures == []
-    assert _list_sockets(home.pid("app"), int(port)) == before
+    assert _list_sockets(home) == before
     _scale(home, 2)
-    assert _list_sockets(home.pid("app"), int(port)) == before[:2]
+    assert _list_sockets(home) == before[:2]
 
 
 # -- what it cannot do ----------------------------------------------------------------------------
@@ -280,10 +284,42 @@ def test_an_upgrade_keeps_every_socket(home: Home) -> None:
 def test_a_second_service_on_the_port_is_refused(home: Home) -> None:
     """With SO_REUSEPORT alone it would start unnoticed, and take half of the traffic."""
     _start(home)
-    host, port = home.address("app")
+    address = dict(home.status("app")["listeners"])["web"]
     program = home.program("two.py", HELLO)
-    words = ("--listen", f"web={host}:{port}?reuseport=1", "--workers", 2)
+    words = ("--listen", f"web={address}?reuseport=1", "--workers", 2)
     done = home.forkfirst("start", f"{program}:main", *words)
     assert done.status == 69, done
-    assert f"cannot listen on {host}:{port}: address in use by pid {home.pid('app')}" in done.err
+    assert f"cannot listen on {address}: address in use by pid {home.pid('app')}" in done.err
     assert ask(home.address("app"))
+
+
+@pytest.mark.slow
+def test_without_the_right_to_open_more_sockets_more_workers_share_them(home: Home) -> None:
+    """As another user: those that were opened before serve all, and the log says it once."""
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user")
+    other_user.open_home(home)
+    home.program("app.py", HELLO)
+    listen = f"web={other_user.own_address(81)}?reuseport=1"
+    words = ("--user", "nobody", "--listen", listen, "--workers", 2, "app.py:main")
+    done = other_user.forkfirst_as(home, "start", *words)
+    assert done.status == 0, done
+    for workers, sockets in ((4, 2), (1, 1), (3, 1)):
+        assert other_user.forkfirst_as(home, "scale", "app", workers).status == 0
+        found = _wait_as_root(home, workers, sockets)
+    host, _, port = dict(found["listeners"])["web"].rpartition(":")
+    with _asking((host, int(port)), 40) as clients:
+        assert {read_word(one) for one in clients} == {b"hello"}
+    assert other_user.forkfirst_as(home, "stop", "app").status == 0
+    said = Path(found["log"]).read_text()
+    assert said.count("cannot open another socket for web: Permission denied; more workers") == 1
+
+
+def _wait_as_root(home: Home, workers: int, sockets: int) -> dict[str, Any]:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = json.loads(other_user.forkfirst_as(home, "status", "app", "--json").out)
+        states = [one["state"] for one in found["workers"]]
+        if states == ["ready"] * workers and found["sockets"] == [sockets]:
+            return dict(found)
+        assert time.monotonic() < deadline, found
