@@ -91,6 +91,10 @@ def _keep_descriptor(step: adoption.KeepDescriptor, start: Start) -> None:
 
 def _take_back_listener(step: adoption.TakeBackListener, start: Start) -> None:
     start.listeners.append((step.listener.name, step.fd))
+    if step.spread:
+        from forkfirst.stages import listeners as opening  # noqa: PLC0415 - few services are spread
+
+        start.spread[step.fd] = opening.join_sockets(step, step.fd)
     if step.listener.path is not None:
         start.made_path(step.listener.path)
 

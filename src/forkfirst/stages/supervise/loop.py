@@ -163,9 +163,9 @@ class Supervisor:
             while self._happened and self.finished is None:
                 event = self._happened.pop(0)
                 self.fleet, decided = fleet.react(self.fleet, event, time.monotonic())
+                self.spread.follow(self)  # first: who is told to leave is dealt no more connections
                 for action in decided:
                     actions.TABLE[type(action)](self, action)
-                self.spread.follow(self)
         finally:
             self._is_reacting = False
 

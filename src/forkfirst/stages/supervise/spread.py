@@ -91,7 +91,11 @@ class Spread:
 
     def follow(self, supervisor: Supervisor) -> None:
         """Deal connections out to those who accept, and end the sockets that nobody needs."""
-        if not self.sockets or supervisor.fleet.state in _AT_ITS_END:
+        if not self.sockets:
+            return
+        if supervisor.fleet.state in _AT_ITS_END:
+            for first in self.sockets:  # the one that a manager keeps for the next start, maybe
+                self._steer(supervisor, first, (0,))
             return
         served, needed = slots.list_open(supervisor.fleet), slots.count_needed(supervisor.fleet)
         for first, several in self.sockets.items():
