@@ -92,6 +92,10 @@ def write_commands() -> str:
     return "\n".join(parts)
 
 
+_NUMBERS = {"?": "[{}]", "*": "[{}…]", "+": "{}…"}
+"""How often argparse takes an argument, and how that is written."""
+
+
 def _describe_usage(parser: argparse.ArgumentParser) -> str:
     if parser.usage:
         return parser.usage % {"prog": parser.prog}
@@ -102,7 +106,7 @@ def _describe_usage(parser: argparse.ArgumentParser) -> str:
         if action.option_strings and "-h" not in action.option_strings
     ]
     names = [
-        f"[{action.dest.upper()}]" if action.nargs == "?" else action.dest.upper()
+        _NUMBERS.get(str(action.nargs), "{}").format(_name(action))
         for action in actions
         if not action.option_strings
     ]
@@ -122,11 +126,12 @@ def _list_arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def _name(action: argparse.Action) -> str:
     if not action.option_strings:
-        return action.dest.upper()
+        return str(action.metavar or action.dest.upper())
     spelled = ", ".join(action.option_strings)
     if action.nargs == 0:
         return spelled
-    return f"{spelled} {action.metavar or action.dest.upper()}"
+    value = str(action.metavar or action.dest.upper())
+    return f"{spelled} {_NUMBERS.get(str(action.nargs), '{}').format(value)}"
 
 
 def write_exit_statuses() -> str:

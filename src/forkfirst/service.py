@@ -42,7 +42,7 @@ class Service(Value):
         chdir: Where the program runs; None for the mode's default.
         umask: Bits that new files never have.
         env: Variables to set.
-        env_file: A file of K=V lines, or None.
+        env_file: A file of NAME=VALUE lines, or None.
         log: The log file; None for the default place.
         log_size: Bytes at which the log is rotated; 0 for never.
         log_keep: How many rotated logs are kept.

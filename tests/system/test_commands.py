@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DAEMONS = PROGRAMS / "daemons.py"
 COMMAND = ("--settle", "60", "--", sys.executable, str(DAEMONS), "serve")
 
-HELP = "\n  see --help"
+HELP = "\n  see forkfirst {} --help"
 WAITING = """
 async def main(context):
     context.ready()
@@ -331,12 +331,40 @@ def test_what_does_not_run_cannot_be_asked(home: Home, command: str) -> None:
     [
         ((), ""),
         (("strat",), 'there is no command "strat"\n  did you mean "start"?'),
-        (("start", "--nosuch"), f"unrecognized arguments: --nosuch{HELP}"),
+        (
+            ("app.py:main", "run"),
+            (
+                'there is no command "app.py:main"\n'
+                "  the command comes first: forkfirst run app.py:main"
+            ),
+        ),
+        (
+            ("--listen", "8000", "start", "app.py"),
+            "there is no option --listen before the command\n  as in forkfirst start --listen …",
+        ),
+        (("start", "--zzz"), f"forkfirst start has no option --zzz{HELP.format('start')}"),
+        (
+            ("start", "a.py", "--lisen=web=8000"),
+            "forkfirst start has no option --lisen\n  did you mean --listen?",
+        ),
+        (
+            ("listen", "-s", "8000", "sleep", "1"),
+            (
+                'forkfirst listen does not know what "sleep" is\n'
+                "  a command and its arguments stand after --; see forkfirst listen --help"
+            ),
+        ),
         (("start", "a", "--", "b"), "give either the target a or a command after --, not both"),
         (("start", "a.py", "--env", "A"), "--env A: expected NAME=VALUE"),
-        (("stop",), f"the following arguments are required: name{HELP}"),
-        (("logs", "a", "-n", "-1"), f"argument -n/--lines: expected 0 or more, got -1{HELP}"),
-        (("run", "a.py", "--log-keep", "x"), f"argument --log-keep: invalid int value: 'x'{HELP}"),
+        (("stop",), f"forkfirst stop needs NAME{HELP.format('stop')}"),
+        (
+            ("logs", "a", "-n", "-1"),
+            f"-n/--lines: expected 0 or more, got -1{HELP.format('logs')}",
+        ),
+        (
+            ("run", "a.py", "--log-keep", "x"),
+            f"--log-keep: expected a whole number, got 'x'{HELP.format('run')}",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_64(home: Home, words: tuple[str, ...], said: str) -> None:
@@ -347,13 +375,24 @@ def test_a_wrong_command_line_is_64(home: Home, words: tuple[str, ...], said: st
     assert (home.list_processes(), home.list_files()) == ({}, [])
 
 
-@pytest.mark.parametrize("words", [("-h",), ("start", "--help"), ("stop", "-h"), ("-V",)])
+@pytest.mark.parametrize(
+    "words", [("-h",), ("start", "--help"), ("stop", "-h"), ("-V",), ("help", "scale")]
+)
 def test_help_is_no_failure(home: Home, words: tuple[str, ...]) -> None:
     """And forks nothing."""
     done = home.forkfirst(*words)
     assert (done.status, done.err) == (0, "")
     assert done.out
     assert home.list_processes() == {}
+
+
+def test_a_terminal_without_the_characters_is_shown_escapes(home: Home) -> None:
+    """What is said in another script than the terminal's never ends a command with a traceback."""
+    home.environment |= {"PYTHONIOENCODING": "ascii"}
+    assert home.forkfirst("--help").out.startswith("usage: forkfirst COMMAND [OPTION\\u2026]\n")
+    path = home.program("app.py", WAITING.replace("ready()", "ready('h\u00f6rt')"))
+    assert home.start(path).out.endswith(", h\\xf6rt\n")
+    assert "  status   h\\xf6rt\n" in home.forkfirst("status", "app").out
 
 
 @pytest.mark.parametrize("command", ["status", "stop", "logs"])

@@ -103,7 +103,8 @@ def test_run_is_the_foreground(home: Home) -> None:
         ((), "no command was given; own_service.py has start, run, "),
         (("strat",), 'there is no command "strat"; own_service.py has start, run, '),
         (("start", "--listen", "8000"), "own_service.py start does not know --listen"),
-        (("stop", "--nosuch"), "unrecognized arguments: --nosuch"),
+        (("stop", "--nosuch"), "own_service.py stop has no option --nosuch"),
+        (("stop", "own"), 'own_service.py stop does not know what "own" is'),
     ],
 )
 def test_a_wrong_command_line_is_64(home: Home, words: tuple[str, ...], said: str) -> None:
@@ -112,6 +113,24 @@ def test_a_wrong_command_line_is_64(home: Home, words: tuple[str, ...], said: st
     assert (done.status, done.out) == (64, "")
     assert said in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--help",), "usage: own_service.py COMMAND [OPTION…]\n"),
+        (("start", "--help"), "usage: own_service.py start [OPTION…]\n"),
+        (("stop", "-h"), "usage: own_service.py stop [OPTION…]\n"),
+        (("scale", "--help"), "usage: own_service.py scale [OPTION…] WORKERS\n"),
+    ],
+)
+def test_help_is_of_the_program(home: Home, words: tuple[str, ...], said: str) -> None:
+    """Under its own name, without the one of the service: that is its own to know."""
+    done = own(home, *words)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(said)
+    assert "NAME" not in done.out
+    assert home.list_processes() == {}
 
 
 @pytest.mark.parametrize(

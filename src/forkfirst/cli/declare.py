@@ -21,6 +21,7 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "target",
         nargs="?",
+        metavar="TARGET",
         help="package.module:name or path/to/file.py:name (:main if left out), or the name of a "
         "service in the configuration file; with none, every service in that file",
     )
@@ -36,10 +37,7 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
         "repeatable",
     )
     _add_runtime_arguments(parser)
-    add("--chdir", metavar="DIR", help="where the program runs (default: / in the background)")
-    add("--umask", metavar="OCTAL", help="bits that new files never have (default: 027)")
-    add("--env", action="append", metavar="K=V", help="set a variable; repeatable")
-    add("--env-file", metavar="FILE", help="set the variables in this file of K=V lines")
+    _add_place_arguments(parser)
     _add_log_arguments(parser)
     add("--ready-timeout", metavar="SECONDS", help="how long it may take to be ready (60)")
     add("--grace-period", metavar="SECONDS", help="how long it may take to stop (10)")
@@ -55,6 +53,14 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_worker_arguments(parser)
     _add_privilege_arguments(parser)
+
+
+def _add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--chdir", metavar="DIR", help="where the program runs (default: / in the background)")
+    add("--umask", metavar="OCTAL", help="bits that new files never have (default: 027)")
+    add("--env", action="append", metavar="NAME=VALUE", help="set a variable; repeatable")
+    add("--env-file", metavar="FILE", help="set the variables in this file of NAME=VALUE lines")
 
 
 def _add_runtime_arguments(parser: argparse.ArgumentParser) -> None:

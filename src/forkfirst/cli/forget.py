@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `forget`."""
-    parser.add_argument("names", nargs="+", metavar="name", help="a service that does not run")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a service that does not run")
 
 
 def run(_: str, arguments: argparse.Namespace) -> int:

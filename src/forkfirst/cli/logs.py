@@ -20,7 +20,7 @@ _BLOCK = 64 * 1024
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `logs`."""
-    parser.add_argument("name", help="the service")
+    parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument("-f", "--follow", action="store_true", help="wait for more; Ctrl-C ends it")
     parser.add_argument("-n", "--lines", type=_count, default=10, metavar="N", help="how many (10)")
 

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-    from typing import Any, Protocol
+    from typing import Any, NoReturn, Protocol
 
     from forkfirst.stages.fork_first import Forked
 
@@ -63,6 +63,7 @@ def main(argv: list[str], forked: Forked | None = None) -> int:
     A failure that forkfirst knows is one line on standard error, with a hint where that is sure.
     """
     try:
+        escape_what_cannot_be_shown(argv)
         return _dispatch(argv, forked)
     except errors.ForkfirstError as error:
         complain(error)
@@ -75,6 +76,16 @@ def main(argv: list[str], forked: Forked | None = None) -> int:
         refusal = describe_refusal(error)
         complain(refusal)
         return refusal.exit_status
+
+
+def escape_what_cannot_be_shown(argv: list[str]) -> None:
+    """Have what the terminal has no characters for written as an escape, as stderr does already.
+
+    Else a status in another script than the terminal's would end a command with a traceback. The
+    stream of a program that runs in the foreground is its own, and left as it is.
+    """
+    if sys.stdout is not None and (argv[:1] != ["run"] or _asks_for_help(argv)):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def complain(error: errors.ForkfirstError) -> None:
@@ -120,14 +131,16 @@ def finish(command: Sequence[str], status: int) -> int:
     return status
 
 
-def make_parser(command: str) -> tuple[argparse.ArgumentParser, Callable[..., int]]:
-    """Return the parser of *command*, and the function that runs what it parsed."""
+def make_parser(
+    command: str, program: str = "forkfirst"
+) -> tuple[argparse.ArgumentParser, Callable[..., int]]:
+    """Return the parser of *command* of *program*, and the function that runs what it parsed."""
     import argparse  # noqa: PLC0415 - `forkfirst --version` needs none
 
     module, summary = COMMANDS[command]
     family = _load(module)
     parser = argparse.ArgumentParser(
-        prog=f"forkfirst {command}",
+        prog=f"{program} {command}",
         description=summary[0].upper() + summary[1:] + ".",
         # argparse asks for a formatter with every argument that is added, and without a width that
         # one imports shutil, and with it three libraries of compression: 4 ms.
@@ -136,12 +149,14 @@ def make_parser(command: str) -> tuple[argparse.ArgumentParser, Callable[..., in
         ),
         allow_abbrev=False,
     )
-    parser.error = _refuse_usage  # type: ignore[assignment] # 64, not argparse's 2; no usage block
+    parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign] # 64, not 2
     family.configure(command, parser)
     return parser, family.run
 
 
 def _dispatch(argv: list[str], forked: Forked | None) -> int:
+    if argv[:1] == ["help"] and argv[1:2] and argv[1] in COMMANDS:
+        argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(describe_commands(), end="")
         return 0 if argv else errors.UsageError.exit_status
@@ -152,12 +167,9 @@ def _dispatch(argv: list[str], forked: Forked | None) -> int:
         return 0
     command = argv[0]
     if command not in COMMANDS:
-        import difflib  # noqa: PLC0415 - only for a mistake
+        from forkfirst.cli import mistakes  # noqa: PLC0415 - only for one
 
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else "see forkfirst --help"
-        message = f'there is no command "{command}"'
-        raise errors.UsageError(message, hint=hint)
+        raise mistakes.explain_command(argv, COMMANDS, "forkfirst")
     namespace = parse(command, argv[1:])
     namespace.forked = forked
     return _load(COMMANDS[command][0]).run(command, namespace)
@@ -184,31 +196,45 @@ def parse(command: str, arguments: list[str]) -> argparse.Namespace:
 
 def describe_commands() -> str:
     """Return the text of `forkfirst --help`."""
-    width = max(map(len, COMMANDS))
+    purpose = "Run any async program as a well-behaved Unix service: first fork, then the runtime."
+    more = "forkfirst COMMAND --help tells more; forkfirst --version says which this is."
+    return list_commands("forkfirst", list(COMMANDS), purpose, more)
+
+
+def list_commands(program: str, commands: list[str], purpose: str, more: str) -> str:
+    """Return the help of *program*, which has these *commands*."""
+    width = max(map(len, commands))
     lines = [
-        "usage: forkfirst COMMAND [OPTION…]",
+        f"usage: {program} COMMAND [OPTION…]",
         "",
-        "Run any async program as a well-behaved Unix service: first fork, then the runtime.",
+        purpose,
         "",
-        *(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()),
+        *(f"  {name:<{width}}  {COMMANDS[name][1]}" for name in commands),
         "",
-        "forkfirst COMMAND --help tells more; forkfirst --version says which this is.",
+        more,
     ]
     return "\n".join(lines) + "\n"
 
 
+def _asks_for_help(argv: list[str]) -> bool:
+    return bool({"-h", "--help", "help"}.intersection(argv))
+
+
 def _look_up_width() -> int:
     """Return how many columns the terminal has, less two as argparse leaves them; 78 if none."""
-    if not {"-h", "--help"}.intersection(sys.argv):
+    if not _asks_for_help(sys.argv):
         return 78
     try:
-        return max(40, os.get_terminal_size(1).columns - 2)
-    except OSError:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (OSError, ValueError):
         return 78
+    return max(40, columns - 2)
 
 
-def _refuse_usage(message: str) -> None:
-    raise errors.UsageError(message, hint="see --help")
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    from forkfirst.cli import mistakes  # noqa: PLC0415 - only for one
+
+    raise mistakes.explain(parser, message)
 
 
 def _load(module: str) -> Family:

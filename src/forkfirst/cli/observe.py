@@ -48,7 +48,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     if command == "ps":
         parser.add_argument("--json", action="store_true", help="print a JSON array")
         return
-    parser.add_argument("name", help="the service")
+    parser.add_argument("name", metavar="NAME", help="the service")
     if command == "status":
         parser.add_argument("--json", action="store_true", help="print a JSON object")
 

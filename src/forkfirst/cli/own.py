@@ -15,13 +15,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.service import Service
 
-_NOT_OF_ONE_PROGRAM = ("ps", "check", "demo")
+_NOT_OF_ONE_PROGRAM = ("listen", "ps", "check", "demo")
 _STARTING = ("start", "run", "plan")
 _SWITCHES = {
-    "start": ("-f", "--foreground", "-r", "--restart", "--spawn"),
-    "run": (),
-    "plan": ("-f", "--foreground", "--spawn"),
+    "start": {
+        "-f, --foreground": "do not detach; the same as run",
+        "-r, --restart": "stop it first, if it runs",
+        "--spawn": "fork nothing: execute fresh interpreters instead",
+    },
+    "run": {},
+    "plan": {
+        "-f, --foreground": "plan for run, not start",
+        "--spawn": "plan for start --spawn",
+    },
 }
+"""What can be said of a start that is declared in the program, and what it means.
+
+No parser of argparse: a start need not load that.
+"""
+
+_HELP = ("-h", "--help")
 
 
 def main(service: Service, argv: list[str]) -> int:
@@ -31,6 +44,7 @@ def main(service: Service, argv: list[str]) -> int:
     registered for its exit is the service's now, and would remove under it what it is using.
     """
     try:
+        main_.escape_what_cannot_be_shown(argv)
         status = _dispatch(service, argv)
     except errors.ForkfirstError as error:
         main_.complain(error)
@@ -59,34 +73,75 @@ def _own_words() -> tuple[str, ...]:
 
 
 def _refuse_unknown(program: str, command: str, arguments: list[str]) -> None:
-    unknown = [word for word in arguments if word not in _SWITCHES[command]]
+    known = [word for words in _SWITCHES[command] for word in words.split(", ")]
+    unknown = [word for word in arguments if word not in known]
     if unknown:
         message = f"{program} {command} does not know {unknown[0]}"
         hint = "the service is declared in the program; known here: " + (
-            ", ".join(_SWITCHES[command]) or "nothing"
+            ", ".join(known) or "nothing"
         )
         raise errors.UsageError(message, hint=hint)
+
+
+def _describe_commands(service: Service, program: str, commands: list[str]) -> str:
+    purpose = f'The service "{make_declaration(service).name}", which is declared in this program.'
+    return main_.list_commands(program, commands, purpose, f"{program} COMMAND --help tells more.")
+
+
+def _describe_start(program: str, command: str) -> str:
+    summary = main_.COMMANDS[command][1]
+    switches = {"-h, --help": "show this help message and exit", **_SWITCHES[command]}
+    lines = [
+        f"usage: {program} {command} [OPTION…]",
+        "",
+        f"{summary[0].upper()}{summary[1:]}.",
+        "What it listens on, its log and its limits are declared in the program.",
+        "",
+        "options:",
+        *(f"  {words:<18}{meaning}" for words, meaning in switches.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _do(service: Service, name: str, words: list[str]) -> int:
+    """Do the command in *words*, which does not start it, as `forkfirst COMMAND NAME` does."""
+    import argparse  # noqa: PLC0415 - a start needs none
+
+    command, *arguments = words
+    parser, act = main_.make_parser(command, os.path.basename(sys.argv[0]))
+    parser.usage = f"{parser.prog} [OPTION…]"
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other list of them
+        if action.dest in ("name", "names"):
+            action.help = argparse.SUPPRESS  # the name is the program's to give
+        elif not action.option_strings:
+            parser.usage += f" {action.metavar}"
+    namespace = parser.parse_args([name, *arguments])
+    if command == "reload":
+        namespace.declaration = declare_by_name(service)
+    return act(command, namespace)
 
 
 def _dispatch(service: Service, argv: list[str]) -> int:
     program = os.path.basename(sys.argv[0])
     commands = [name for name in main_.COMMANDS if name not in _NOT_OF_ONE_PROGRAM]
+    if argv[:1] and argv[0] in (*_HELP, "help"):
+        print(_describe_commands(service, program, commands), end="")
+        return 0
     if not argv or argv[0] not in commands:
         what = f'there is no command "{argv[0]}"' if argv else "no command was given"
         message = f"{what}; {program} has " + ", ".join(commands)
         raise errors.UsageError(message)
     command, arguments = argv[0], argv[1:]
+    if command in _STARTING and {*_HELP}.intersection(arguments):
+        print(_describe_start(program, command), end="")
+        return 0
     spawn = "--spawn" in arguments or (
         # The supervisor of workers must never have imported what they run.
         command in ("start", "plan") and (service.workers > 0 or not probe.forks_well())
     )
     declaration = declare_by_name(service) if spawn else make_declaration(service)
     if command not in _STARTING:
-        parser, act = main_.make_parser(command)
-        namespace = parser.parse_args([declaration.name, *arguments])
-        if command == "reload":
-            namespace.declaration = declare_by_name(service)
-        return act(command, namespace)
+        return _do(service, declaration.name, argv)
     _refuse_unknown(program, command, arguments)
     foreground = command == "run" or bool({"-f", "--foreground"} & set(arguments))
     if command == "run" and service.workers:

@@ -32,9 +32,11 @@ _MARGIN_SECONDS = 15.0
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of *command*."""
-    parser.add_argument("name", help="the service")
+    parser.add_argument("name", metavar="NAME", help="the service")
     if command == "scale":
-        parser.add_argument("workers", type=int, help="how many workers it is to have")
+        parser.add_argument(
+            "workers", metavar="WORKERS", type=int, help="how many workers it is to have"
+        )
         return
     parser.add_argument(
         "--no-wait", action="store_true", help="fail if another reload is in progress"

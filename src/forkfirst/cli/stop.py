@@ -24,7 +24,7 @@ _PATIENCE_SECONDS = 2.0
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of both."""
-    parser.add_argument("name", help="the service")
+    parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument(
         "--grace-period",
         metavar="SECONDS",

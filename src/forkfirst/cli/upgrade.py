@@ -24,7 +24,7 @@ _MARGIN_SECONDS = 15.0
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("name", help="the service")
+    parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument(
         "--control",
         metavar="SOCKET",

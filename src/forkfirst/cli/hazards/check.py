@@ -30,6 +30,7 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
     add(
         "target",
         nargs="*",
+        metavar="TARGET",
         help="a target, or the name of a service in the configuration file; with none, every "
         "service in that file",
     )

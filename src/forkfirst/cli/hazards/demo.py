@@ -20,7 +20,9 @@ _SHARED = "scene"
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `demo`."""
-    parser.add_argument("name", nargs="?", help="which one; with none, they are listed")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="which one; with none, they are listed"
+    )
 
 
 def run(_: str, arguments: argparse.Namespace) -> int:
