@@ -175,6 +175,8 @@ def test_root_and_its_own_user_can_ask_and_stop_it(home: Home, uid: int) -> None
     assert home.list_processes() == {}
     left = ["log/app/app.log", "log/app/app.log.1", "run/app.service"]
     assert home.list_files() == left
+    assert forkfirst_as(home, "forget", "app").status == 0
+    assert home.list_files() == left[:2]
 
 
 def test_another_user_can_do_neither(home: Home) -> None:

@@ -149,6 +149,22 @@ def test_what_does_not_run_cannot_be_stopped(home: Home) -> None:
     assert home.forkfirst("stop", "app") == (3, "", 'forkfirst: "app" is not running\n')
 
 
+def test_a_mistyped_name_is_recognized(home: Home) -> None:
+    """A name that is nearly that of a service is a mistake far more often than another service."""
+    home.start(f"{DAEMONS}:wait", "--name", "store")
+    for command in ("stop", "restart", "reload", "rotate", "stacks", "forget", "logs"):
+        done = home.forkfirst(command, "stroe")
+        assert done.status == (66 if command == "logs" else 3)
+        assert done.err.endswith("\n  did you mean store?\n")
+    asked = home.forkfirst("scale", "nothing-like-it", "3")
+    assert (asked.status, asked.out) == (3, "")
+    assert asked.err == (
+        'forkfirst: "nothing-like-it" is not running: '
+        f"nobody listens on {home.state}/run/nothing-like-it.sock\n"
+        "  forkfirst ps lists the services that are known\n"
+    )
+
+
 def test_what_runs_is_not_started_again(home: Home) -> None:
     """Its own status, and the pid of the one that runs, which goes on undisturbed."""
     home.start(f"{DAEMONS}:wait", "--name", "app")
@@ -207,7 +223,7 @@ def test_start_r_replaces_what_runs(home: Home) -> None:
 
 def test_ps_lists_the_services_of_this_user(home: Home) -> None:
     """Running, dead and stopped ones, in order."""
-    assert home.forkfirst("ps") == (0, "\n", "no services\n")
+    assert home.forkfirst("ps") == (0, "", "no services\n")
     home.start(f"{DAEMONS}:wait", "--name", "killed")
     home.end_all()
     home.start(f"{DAEMONS}:wait", "--name", "ended")
@@ -239,7 +255,7 @@ def test_what_is_forgotten_is_off_the_list_but_not_what_runs(home: Home) -> None
     home.end_all()
     forgotten = home.forkfirst("forget", "app")
     assert forgotten == (0, f"app: forgotten; its log stays: {home.state}/app.log\n", "")
-    assert home.forkfirst("ps").err == "no services\n"
+    assert home.forkfirst("ps") == (0, "", "no services\n")
     assert home.list_files() == ["app.log"]
     assert home.forkfirst("forget", "app") == (
         3,
@@ -414,8 +430,25 @@ def test_a_directory_that_is_gone_is_said_where_it_is_needed(home: Home) -> None
     gone.rmdir()
     done = home.forkfirst("restart", "app")
     assert done.status == 71
-    assert done.err == f"forkfirst: cannot go on {gone}: no such file or directory\n"
+    assert done.err == (
+        f'forkfirst: cannot restart "app": it was started in {gone}, '
+        "which cannot be entered: no such file or directory\n"
+        "  make that directory again, or stop it and start it elsewhere\n"
+    )
     assert home.status("app")["state"] == "ready"
+
+
+def test_a_start_in_a_directory_that_is_gone_says_so(home: Home) -> None:
+    """A shell shows the name of the directory all the same, so the person cannot know."""
+    gone = home.directory / "gone"
+    gone.mkdir()
+    script = f'cd {gone} && rmdir {gone} && exec "$@"'
+    done = home.run("sh", "-c", script, "sh", *home.words("start", f"{DAEMONS}:wait"))
+    assert (done.status, done.out) == (71, "")
+    assert done.err == (
+        "forkfirst: cannot go on: the current directory was removed\n"
+        "  change to one that is there\n"
+    )
 
 
 MANNERS = {

@@ -191,6 +191,7 @@ def test_stop_escalates_and_says_so(home: Home) -> None:
     said = f"app: stopped (pid {pid}, killed: it had not stopped after 0.1 s)\n"
     assert (done.status, done.out, done.err) == (0, said, "")
     assert home.list_processes() == {}
+    assert home.list_files() == ["app.log", "run/app.service"]  # as after any stop: it is not dead
     home.start(f"{DAEMONS}:wait", "--name", "app")
 
 

@@ -23,10 +23,11 @@ def run(_: str, arguments: argparse.Namespace) -> int:
     for name in arguments.names:
         if name not in known.list_names():
             message = f'nothing is known of a service "{name}"'
-            raise errors.NotRunningError(message, hint="forkfirst ps lists those that are")
+            hint = known.find_near(name) or "forkfirst ps lists those that are"
+            raise errors.NotRunningError(message, hint=hint)
         service = known.find(name)
         try:
-            record.forget(service.record, service.pid_file, service.control_socket)
+            record.forget(service.record, service.pid_file, service.control_socket, service.owner)
         except errors.AlreadyRunningError as error:
             error.args = (f"cannot forget {name}: it runs (pid {error.pid})",)
             error.hint = f"forkfirst stop {name}"

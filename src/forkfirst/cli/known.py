@@ -56,7 +56,31 @@ class KnownService(Value):
         """Ask the running service; see `control.client.ask` for the errors."""
         from forkfirst.control import client  # noqa: PLC0415 - not every command asks
 
-        return client.ask(self.control_socket, request, seconds=seconds, passing=passing, **fields)
+        where = self.control_socket
+        try:
+            return client.ask(where, request, seconds=seconds, passing=passing, **fields)
+        except errors.NotRunningError as error:
+            refusal = make_not_running(self)
+            where = where.replace("\0", "@", 1)
+            refusal.args = (f"{refusal}: nobody listens on {where}",)
+            raise refusal from error
+
+    def go_where_it_was_started(self, attempt: str) -> None:
+        """Change to the directory in which its command means what it meant.
+
+        Raises:
+            SystemRefusedError: It is not there any more; *attempt* is what was to be done.
+        """
+        try:
+            os.chdir(self.directory)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            message = (
+                f'cannot {attempt} "{self.name}": it was started in {self.directory}, '
+                f"which cannot be entered: {why}"
+            )
+            hint = "make that directory again, or stop it and start it elsewhere"
+            raise errors.SystemRefusedError(message, hint=hint) from error
 
     def grace_seconds(self) -> float:
         """Return the grace period that the running service says it has."""
@@ -105,6 +129,26 @@ def find(name: str) -> KnownService:
 def _is_granted(name: str, host: Host) -> bool:
     """Return whether root has started a service of that name for this very user."""
     return os.path.exists(places.find_granted_places(name, host).pid_file)
+
+
+def make_not_running(service: KnownService) -> errors.NotRunningError:
+    """Return what to say if *service* does not run, and perhaps what was meant."""
+    message = f'"{service.name}" is not running'
+    return errors.NotRunningError(message, hint=find_near(service.name))
+
+
+def find_near(name: str) -> str:
+    """Return a hint if *name* is of no service, but much like that of one; else ""."""
+    try:
+        names = list_names()
+    except errors.ForkfirstError:
+        return ""
+    if not names or name in names:
+        return ""
+    import difflib  # noqa: PLC0415 - only for a mistake
+
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else "forkfirst ps lists the services that are known"
 
 
 def of_declaration(service: Declaration) -> KnownService:

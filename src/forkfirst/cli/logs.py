@@ -44,8 +44,9 @@ def run(_: str, arguments: argparse.Namespace) -> int:
         file = open(service.log, "rb")  # noqa: SIM115 - it is replaced at each rotation
     except OSError as error:
         message = f"cannot read log {service.log}: {(error.strerror or str(error)).lower()}"
-        kind = errors.TargetError if isinstance(error, FileNotFoundError) else None
-        raise (kind or errors.PermissionRefusedError)(message) from error
+        if isinstance(error, FileNotFoundError):
+            raise errors.TargetError(message, hint=known.find_near(service.name)) from error
+        raise errors.PermissionRefusedError(message) from error
     _print_last_lines(service.log, file, arguments.lines)
     if arguments.follow:
         _follow(service.log, file)

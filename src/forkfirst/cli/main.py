@@ -106,11 +106,22 @@ def describe_refusal(error: OSError) -> errors.ForkfirstError:
 
     where = f" {error.filename}" if error.filename else ""
     message = f"cannot go on{where}: {(error.strerror or str(error)).lower()}"
+    if error.errno == errno.ENOENT and not where and not _has_directory():
+        message = "cannot go on: the current directory was removed"
+        return errors.SystemRefusedError(message, hint="change to one that is there")
     if error.errno in (errno.EACCES, errno.EPERM):
         return errors.PermissionRefusedError(message)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return errors.DiskFullError(message)
     return errors.SystemRefusedError(message)
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def finish(command: Sequence[str], status: int) -> int:

@@ -62,11 +62,12 @@ def run(command: str, arguments: argparse.Namespace) -> int:
             return seen.exit_status
         case "ps":
             all_seen = [observe(known.find(name)) for name in known.list_names()]
-            print(
-                _to_json([_as_object(seen) for seen in all_seen])
-                if arguments.json
-                else _tabulate(all_seen)
-            )
+            if arguments.json:
+                print(_to_json([_as_object(seen) for seen in all_seen]))
+            elif all_seen:
+                print(_tabulate(all_seen))
+            else:
+                print("no services", file=sys.stderr)
         case "stacks":
             print(known.find(arguments.name).ask("stacks", seconds=5.0)["stacks"], end="")
         case "rotate":
@@ -185,7 +186,10 @@ def _describe_workers(facts: dict[str, Any]) -> list[str]:
 def _describe_worker(worker: dict[str, Any]) -> str:
     why = f", to be replaced: {worker['due']}" if worker["due"] else ""
     if worker["attempts"]:
-        why += f", after {worker['attempts']} failures in a row"
+        times = (
+            "1 failure" if worker["attempts"] == 1 else f"{worker['attempts']} failures in a row"
+        )
+        why += f", after {times}"
     return (
         f"  worker   {worker['worker']}: {worker['state']} for "
         f"{describe_seconds(worker['state_seconds'])}, pid {worker['pid']}, "
@@ -223,9 +227,6 @@ def _to_json(data: object) -> str:
 
 
 def _tabulate(all_seen: list[Observation]) -> str:
-    if not all_seen:
-        print("no services", file=sys.stderr)
-        return ""
     rows = [("NAME", "STATE", "PID", "UP", "MEMORY", "STATUS")]
     for seen in all_seen:
         facts = seen.facts

@@ -147,7 +147,7 @@ def _declare_again(
     if declared is None and service.command[1:4] != _START:
         message = f'cannot reload "{service.name}": nothing is known of how it was started'
         raise errors.UsageError(message)
-    os.chdir(service.directory)
+    service.go_where_it_was_started("reload")
     found = [declared] if declared is not None else []
     if declared is None:
         namespace = main.parse("start", list(service.command[4:]))
@@ -172,7 +172,7 @@ def _ask_the_program(service: KnownService, arguments: argparse.Namespace) -> No
     for flag in ("canary", "commit_window"):
         if getattr(arguments, flag) is not None:
             words += [f"--{flag.replace('_', '-')}", getattr(arguments, flag)]
-    os.chdir(service.directory)
+    service.go_where_it_was_started("reload")
     os.execv(words[0], words)  # noqa: S606 - our own interpreter, no shell
     raise AssertionError
 

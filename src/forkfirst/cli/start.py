@@ -57,8 +57,9 @@ def run(command: str, arguments: argparse.Namespace) -> int:
     foreground = command == "run" or arguments.foreground
     spawn = command == "start" and arguments.spawn
     if foreground and len(services) > 1:
-        message = f"a foreground runs one service, but the file declares {len(services)}"
-        raise errors.UsageError(message, hint="name one of them")
+        message = f"the foreground is for one service, and the file declares {len(services)}"
+        names = ", ".join(service.name for service in services)
+        raise errors.UsageError(message, hint=f"name one of them: {names}")
     if command == "start" and arguments.restart:
         from forkfirst.cli import stop  # noqa: PLC0415 - only with --restart
 

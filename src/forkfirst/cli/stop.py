@@ -46,8 +46,7 @@ def stop(service: KnownService, grace: float | None) -> int:
         if service.managed:
             message = f'cannot stop "{service.name}": its manager runs it, and would start it again'
             raise errors.UsageError(message, hint=f"systemctl stop {service.name}")
-        message = f'"{service.name}" is not running'
-        raise errors.NotRunningError(message)
+        raise known.make_not_running(service)
     print(_describe_end(service, end(service, found, grace)))
     return 0
 
@@ -63,8 +62,11 @@ def end(service: KnownService, found: Running, grace: float | None) -> Ended:
         seconds=service.grace_seconds() + _PATIENCE_SECONDS if grace is None else grace,
         session=service.session,
     )
-    if service.owner:
-        running.remove_leftovers(service.pid_file, service.control_socket, service.owner)
+    if os.path.lexists(service.pid_file):  # it was killed, or may not remove its own files
+        try:
+            running.remove_leftovers(service.pid_file, service.control_socket, service.owner)
+        except (errors.ForkfirstError, OSError):
+            return ended  # it runs again, or its files are not ours: the next start replaces them
     return ended
 
 
@@ -95,8 +97,9 @@ def restart(service: KnownService, grace: float | None) -> int:
         raise errors.UsageError(message, hint="whoever supervises it must start it again")
     if not service.command:
         message = f'cannot restart "{service.name}": nothing is known of how it was started'
-        raise errors.NotRunningError(message, hint="start it with its target")
-    os.chdir(service.directory)  # first: what cannot be started again is not stopped
+        hint = known.find_near(service.name) or "start it with its target"
+        raise errors.NotRunningError(message, hint=hint)
+    service.go_where_it_was_started("restart")  # first: what cannot be started is not stopped
     found = running.take(service.pid_file, service.owner)
     if found is not None:
         end(service, found, grace)

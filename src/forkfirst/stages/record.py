@@ -93,21 +93,18 @@ def put_back(path: str, old: bytes | None) -> None:
         _replace(path, old)
 
 
-def forget(path: str, pid_file: str, control: str) -> None:
+def forget(path: str, pid_file: str, control: str, owner: int | None = None) -> None:
     """Remove the record at *path*, and what a service that was killed has left.
+
+    *owner* is the user that the service became, if it became one.
 
     Raises:
         AlreadyRunningError: It runs, under *pid_file*.
     """
-    from forkfirst.control.server import remove_socket  # noqa: PLC0415 - only to forget
+    from forkfirst.stages import running  # noqa: PLC0415 - only to forget
 
-    # Whoever has the lock is the only one to start it, so nothing of a running one goes.
-    held = pidfile.acquire(pid_file, os.getpid())
-    try:
-        remove_socket(control)
-        unlink_if_present(path)
-    finally:
-        held.release()
+    running.remove_leftovers(pid_file, control, owner)
+    unlink_if_present(path)
 
 
 def refuse_another(path: str, pid_file: str) -> None:

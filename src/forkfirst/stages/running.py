@@ -216,25 +216,34 @@ def _has_open(pid: int, path: str) -> bool:
     return False
 
 
-def remove_leftovers(path: str, control: str, owner: int) -> None:
-    """Remove what a service could not remove itself: it had no right to, or no such path any more.
+def remove_leftovers(path: str, control: str, owner: int | None) -> None:
+    """Remove the pid file at *path* and the socket at *control* of a service that has not.
 
-    Only for root, and only where nobody has started it again.
+    It was killed, or had no right to, or no such path any more. *owner* is the user that it became.
+
+    Raises:
+        AlreadyRunningError: Somebody has started it again.
+        ForkfirstError: The pid file is not this user's to remove.
     """
-    if os.geteuid() != 0 or not os.path.lexists(path):
+    from forkfirst.control.server import remove_socket  # noqa: PLC0415 - seldom needed
+
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
         return
     # As whoever owns the directory, so that no link that is there leads anywhere else.
-    if os.stat(os.path.dirname(path)).st_uid == owner:
-        os.seteuid(owner)
+    changes = bool(owner) and os.geteuid() == 0 and os.stat(folder).st_uid == owner
+    if changes:
+        os.seteuid(owner or 0)
     try:
+        # Whoever has the lock is the only one to start it, so nothing of a running one goes.
         held = pidfile.acquire(path, os.getpid())
-        if os.path.lexists(control):
-            os.unlink(control)
-        held.release()
-    except (errors.ForkfirstError, OSError):
-        return  # it runs again
+        try:
+            remove_socket(control)
+        finally:
+            held.release()
     finally:
-        os.seteuid(0)
+        if changes:
+            os.seteuid(0)
 
 
 def end_session(sid: int, seconds: float = KILL_SECONDS) -> int:
