@@ -11,7 +11,7 @@ import os
 
 from forkfirst import errors
 from forkfirst.plan.listener import parse_listener
-from forkfirst.plan.service import Declaration, check_service, name_from_target
+from forkfirst.plan.service import Declaration, check_name, check_service, name_from_target
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -106,6 +106,11 @@ def make_declaration(name: str, layers: list[tuple[Mapping[str, Any], Origin]]) 
     fields["environment"] = tuple(environment.items())
     if not name:
         name = name_from_target(fields.get("target", ""), fields.get("command", ()))
+        try:
+            check_name(name)
+        except errors.ConfigError as error:
+            error.hint = "it is called after its program; --name gives it another name"
+            raise
     service = Declaration(name=name, **fields)
     check_service(service)
     return service

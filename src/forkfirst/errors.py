@@ -25,6 +25,8 @@ class ForkfirstError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # where it is not caught, the traceback tells it
 
 
 # -- the caller must act: the command or the declaration is wrong --------------------------------

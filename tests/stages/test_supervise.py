@@ -178,7 +178,7 @@ def test_a_crash_loop_ends_in_a_state_that_says_so(home: Home, told: Told) -> No
         wait_gone(pidfd)
     found = _wait_for_state(home, "degraded")
     assert len(found["workers"]) == 1
-    assert "1 failures in a row: no worker is started any more (1 still serve)" in home.log("app")
+    assert "1 failure: no worker is started any more (1 still serves); mend" in home.log("app")
     assert home.forkfirst("scale", "app", 2).status == 0  # whoever asks wants them started
     _hear_ready(told)
 

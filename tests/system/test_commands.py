@@ -392,6 +392,21 @@ def test_a_wrong_command_line_is_64(home: Home, words: tuple[str, ...], said: st
 
 
 @pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("my app.py",), "\n  it is called after its program; --name gives it another name"),
+        (("app.py", "--name", ""), ""),
+    ],
+)
+def test_a_name_that_cannot_be_is_said(home: Home, words: tuple[str, ...], hint: str) -> None:
+    """Also an empty one: of a variable that a script has not set, and not to be guessed."""
+    done = home.forkfirst("start", *words)
+    assert (done.status, done.out) == (78, "")
+    assert "cannot name a service: expected 1 to 64 letters, digits" in done.err
+    assert done.err.endswith(f'not beginning with "." or "-"{hint}\n')
+
+
+@pytest.mark.parametrize(
     "words", [("-h",), ("start", "--help"), ("stop", "-h"), ("-V",), ("help", "scale")]
 )
 def test_help_is_no_failure(home: Home, words: tuple[str, ...]) -> None:

@@ -102,7 +102,10 @@ def test_a_foreground_has_room_for_one(home: Home) -> None:
     write(home, TWO)
     done = home.forkfirst("run")
     assert (done.status, done.out) == (64, "")
-    assert "a foreground runs one service, but the file declares 2" in done.err
+    assert done.err == (
+        "forkfirst: the foreground is for one service, and the file declares 2\n"
+        "  name one of them: one, two\n"
+    )
 
 
 # -- where it is, and what is over what -----------------------------------------------------------
@@ -173,10 +176,10 @@ WRONG = {
     'target = "a"\numask = 4096': "umask 0o10000 is not between 0 and 0o777",
     'target = "a"\nruntime = "curio"': "runtime 'curio' is not one of auto, asyncio, uvloop,",
     'target = "a"\nlog-size = "big"': "service.app.log-size: expected bytes such as 1048576",
-    'target = "a"\nlog-size = -1': "log_size must be 0 or more",
-    'target = "a"\nlog-keep = -1': "log_keep must be 0 or more",
+    'target = "a"\nlog-size = -1': "log-size must be 0 or more",
+    'target = "a"\nlog-keep = -1': "log-keep must be 0 or more",
     'target = "a"\nlog-keep = "x"': "service.app.log-keep: expected `int | null`, got `str`",
-    'target = "a"\nsettle = -1': "settle_seconds must be 0 or more",
+    'target = "a"\nsettle = -1': "settle must be 0 or more",
     'command = "sleep 1"': "service.app.command: expected `array | null`, got `str`",
     "command = []": "command",
     'command = [""]': "command",

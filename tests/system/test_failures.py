@@ -187,6 +187,21 @@ def test_only_the_end_of_much_output_is_shown(home: Home) -> None:
     assert last_line(done).endswith("(the last 32.0 KiB of 97.7 KiB of its output above)")
 
 
+def test_the_output_that_is_shown_begins_with_a_whole_line(home: Home) -> None:
+    """Where lines are of a usual length: a piece of one looks like something else."""
+    home.program("app.py", "for n in range(9_999): print('line', n)\nraise SystemExit(4)\n")
+    done = start_in_vain(home, "app.py")
+    assert re.match(r"line \d+\n", done.err)
+
+
+def test_a_listener_that_was_not_declared_is_said_with_what_to_do(home: Home) -> None:
+    """The error is raised in the program, and is read in its traceback."""
+    home.program("app.py", "async def main(context):\n    context.listener('web')\n")
+    done = start_in_vain(home, "app.py")
+    asks = """: "app" asks for the listener 'web', which was not declared; declared: none\n"""
+    assert f"{asks}give it with --listen web=ADDRESS\n" in done.err
+
+
 def test_what_the_program_had_started_is_ended_too(home: Home) -> None:
     """In its session, in whatever group: nobody would know of it."""
     home.program(

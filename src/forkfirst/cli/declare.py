@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from forkfirst import config, errors
+from forkfirst.plan.service import check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ def make_declarations(arguments: argparse.Namespace) -> list[Declaration]:
     flags: dict[str, Any] = {name.replace("_", "-"): getattr(arguments, name) for name in _FLAGS}
     flags["env"] = dict(_split_variable(text) for text in arguments.env or ())
     target = arguments.target
+    if arguments.name is not None:
+        check_name(arguments.name)
     if arguments.tail:
         if target:
             message = f"give either the target {target} or a command after --, not both"

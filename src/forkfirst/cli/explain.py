@@ -54,5 +54,5 @@ def describe_plan(plan: Plan) -> str:
         for step in chosen:
             number += 1
             text = step.describe()
-            lines.append(f"  {number:3}. {text:<68} {step.manual}")
+            lines.append(f"  {number:3}. {text:<68}  {step.manual}")
     return "\n".join(lines) + "\n"

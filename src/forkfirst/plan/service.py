@@ -134,9 +134,9 @@ def check_service(service: Declaration) -> None:
     if not 0 <= service.umask <= 0o777:  # noqa: PLR2004 - all permission bits, umask(2)
         message = f'service "{service.name}": umask {service.umask:#o} is not between 0 and 0o777'
         raise ConfigError(message)
-    for field in ("ready_seconds", "grace_seconds"):
+    for field, key in (("ready_seconds", "ready-timeout"), ("grace_seconds", "grace-period")):
         if not 0 < getattr(service, field) < float("inf"):
-            message = f'service "{service.name}": {field} must be a positive number of seconds'
+            message = f'service "{service.name}": {key} must be a positive number of seconds'
             raise ConfigError(message)
     for field in ("group", "supplementary", "keep_capabilities", "chroot"):
         if getattr(service, field) and not service.user:
@@ -158,10 +158,21 @@ def _check_serving(service: Declaration) -> None:
         serving.check(service)
 
 
-_NEVER_NEGATIVE = (
-    *("hang_seconds", "max_age_seconds", "max_memory", "max_requests", "commit_seconds"),
-    *("settle_seconds", "log_size", "log_keep"),
-)
+_OF_WORKERS = {
+    "hang_seconds": "hang-timeout",
+    "max_age_seconds": "max-age",
+    "max_memory": "max-memory",
+    "max_requests": "max-requests",
+    "canary_percent": "canary",
+    "commit_seconds": "commit-window",
+}
+_NEVER_NEGATIVE = {
+    **_OF_WORKERS,
+    "settle_seconds": "settle",
+    "log_size": "log-size",
+    "log_keep": "log-keep",
+}
+"""Fields, each with the key by which a person knows it."""
 
 
 def _check_fleet(service: Declaration) -> None:
@@ -175,17 +186,31 @@ def _check_fleet(service: Declaration) -> None:
         message = f"crash limit {service.crash_limit} is not at least 1"
     elif not 0 <= service.canary_percent <= 100:  # noqa: PLR2004 - all of them
         message = f"canary {service.canary_percent:g} is not between 0 and 100 percent"
-    elif service.command and service.commit_seconds:
-        message = "a commit window needs workers that can be paused, and a command cannot be"
-    elif service.preload and (service.command or not service.workers):
-        why = "for a command: it is no Python program to import" if service.command else ""
-        message = f"preload means nothing {why or 'without workers'}"
-    for field in _NEVER_NEGATIVE:
+    elif service.command:
+        message = _find_unfit_for_commands(service)
+    for field, key in _NEVER_NEGATIVE.items():
         if not 0 <= getattr(service, field) < float("inf"):
-            message = f"{field} must be 0 or more, and finite"
+            message = f"{key} must be 0 or more, and finite"
     if message:
         message = f'service "{service.name}": {message}'
         raise ConfigError(message)
+    if not service.workers:
+        _refuse_what_needs_workers(service)
+
+
+def _find_unfit_for_commands(service: Declaration) -> str:
+    if service.commit_seconds:
+        return "a commit window needs workers that can be paused, and a command cannot be"
+    if service.preload:
+        return "preload means nothing for a command: it is no Python program to import"
+    return ""
+
+
+def _refuse_what_needs_workers(service: Declaration) -> None:
+    for field, key in {"preload": "preload", **_OF_WORKERS}.items():
+        if getattr(service, field):
+            message = f'service "{service.name}": {key} means nothing without workers'
+            raise ConfigError(message, hint="with --workers 1 a supervisor keeps it")
 
 
 def make_settings(service: Declaration, processors: int) -> Settings:

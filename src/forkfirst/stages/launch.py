@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from forkfirst.stages.taking import Table
     from forkfirst.unix.channel import Reader, Report
 
+_LINE = 512
+"""Bytes of a line of a usual length, at the most."""
 _SHOWN = 32 * 1024
 """Bytes of the program's output, the last ones, that a failed start copies to the terminal."""
 
@@ -289,6 +291,8 @@ def _show_output(start: Start, failure: errors.ForkfirstError) -> None:
     with open(start.plan.places.log, "rb") as log:
         log.seek(begin)
         output = log.read(_SHOWN)
+    if size > _SHOWN:
+        output = output[output.find(b"\n", 0, _LINE) + 1 :]  # it begins within a line
     os.write(2, output if output.endswith(b"\n") else output + b"\n")
     shown = f"{_describe_size(size)} of its output above"
     if size > _SHOWN:

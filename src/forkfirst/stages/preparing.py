@@ -79,6 +79,11 @@ def _make_directory(step: steps.MakeDirectory, _: Start) -> None:
     except FileExistsError as error:
         message = f"cannot make directory {step.path}: something else has that name"
         raise errors.CannotCreateError(message) from error
+    except OSError as error:
+        refusal = taking.explain_refusal(step, error)
+        # As in a container: no home directory, or one that is not this user's.
+        refusal.hint = refusal.hint or "let FORKFIRST_STATE_DIR name a directory of this user's"
+        raise refusal from error
     if not step.private:
         return
     facts = os.stat(step.path)

@@ -204,10 +204,10 @@ def answer(supervisor: Supervisor, name: str, kind: str, **fields: Field) -> Non
 
 
 def _report_crash_loop(supervisor: Supervisor, action: events.ReportCrashLoop) -> None:
-    supervisor.say(
-        f"{action.failures} failures in a row: no worker is started any more "
-        f"({action.ready} still serve); mend it, then reload or scale"
-    )
+    times = "1 failure" if action.failures == 1 else f"{action.failures} failures in a row"
+    left = {0: "none serves", 1: "1 still serves"}.get(action.ready, f"{action.ready} still serve")
+    what_to_do = "mend it, then reload or scale" if action.ready else "mend it, then start it"
+    supervisor.say(f"{times}: no worker is started any more ({left}); {what_to_do}")
 
 
 # -- time ------------------------------------------------------------------------------------------
