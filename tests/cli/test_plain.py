@@ -112,5 +112,5 @@ def test_a_plain_command_line_loads_no_argparse(tmp_path: Any) -> None:
 
 def test_an_unknown_word_is_still_refused_in_our_words() -> None:
     """The quick reader stands in front of argparse, and hides none of its errors."""
-    with pytest.raises(errors.UsageError, match="unrecognized arguments"):
+    with pytest.raises(errors.UsageError, match="forkfirst stop has no option --now"):
         command_line.parse("stop", ["shop", "--now"])

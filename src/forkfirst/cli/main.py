@@ -41,7 +41,7 @@ COMMANDS = {
     "scale": ("reload", "change how many workers a service has"),
     "status": ("observe", "say whether a service runs, and how it is"),
     "ps": ("observe", "list all of your services"),
-    "forget": ("forget", "take a service that does not run off the list"),
+    "forget": ("stop", "take a service that does not run off the list"),
     "logs": ("logs", "show what a service has written"),
     "rotate": ("observe", "begin a new log file, keeping the old one"),
     "stacks": ("observe", "show where every thread and task of a service is"),

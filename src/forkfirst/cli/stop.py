@@ -1,4 +1,4 @@
-"""`stop` and `restart`: the commands that end a service."""
+"""`stop`, `restart` and `forget`: the commands that end a service, and its place in the list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from forkfirst import errors
 from forkfirst.cli import known
 from forkfirst.plan import order
-from forkfirst.stages import running
+from forkfirst.stages import record, running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ _PATIENCE_SECONDS = 2.0
 """What `stop` adds to a service's grace period: it ends by itself in that, and is not killed."""
 
 
-def configure(_: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of both."""
+def configure(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of *command*."""
+    if command == "forget":
+        parser.add_argument("names", nargs="+", metavar="NAME", help="a service that does not run")
+        return
     parser.add_argument("name", metavar="NAME", help="the service")
     parser.add_argument(
         "--grace-period",
@@ -35,6 +38,8 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
 
 def run(command: str, arguments: argparse.Namespace) -> int:
     """Do *command*; return its exit status."""
+    if command == "forget":
+        return forget(arguments.names)
     act = stop if command == "stop" else restart
     return act(known.find(arguments.name), arguments.grace_period)
 
@@ -106,3 +111,22 @@ def restart(service: KnownService, grace: float | None) -> int:
     sys.stdout.flush()
     os.execv(service.command[0], service.command)  # noqa: S606 - our own interpreter, no shell
     raise AssertionError
+
+
+def forget(names: list[str]) -> int:
+    """Take each service off the list of `ps`; the first that cannot be forgotten ends it."""
+    for name in names:
+        if name not in known.list_names():
+            message = f'nothing is known of a service "{name}"'
+            hint = known.find_near(name) or "forkfirst ps lists those that are"
+            raise errors.NotRunningError(message, hint=hint)
+        service = known.find(name)
+        try:
+            record.forget(service.record, service.pid_file, service.control_socket, service.owner)
+        except errors.AlreadyRunningError as error:
+            error.args = (f"cannot forget {name}: it runs (pid {error.pid})",)
+            error.hint = f"forkfirst stop {name}"
+            raise
+        stays = f"; its log stays: {service.log}" if os.path.exists(service.log) else ""
+        print(f"{name}: forgotten{stays}")
+    return 0

@@ -11,6 +11,7 @@ import stat
 
 from forkfirst import errors
 from forkfirst.plan import steps
+from forkfirst.stages import taking
 from forkfirst.stages.start import unlink_if_present
 
 TYPE_CHECKING = False
