@@ -35,7 +35,6 @@ _RUNTIMES = {"asyncio", "uvloop", "trio", "anyio"}
 _CHEAP = {
     *(
         "__future__",
-        "_pickle",
         "_socket",
         "_thread",
         "array",

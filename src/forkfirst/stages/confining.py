@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _STANDARD = (
     *(
-        "_pickle",
         "_socket",
         "atexit",
         "codecs",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _pickle  # the C half of pickle: the Python half costs 3 ms, and both ends are one program
 import os
 
+from forkfirst.stages import packing
 from forkfirst.stages.start import Start
 from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import held_pidfile, passage
@@ -33,7 +33,7 @@ def hand_over(start: Start) -> None:
     again = (start.command, start.directory)
     message = (start.plan, names, start.paths, start.log_offset, holes, again)
     try:  # noqa: SIM105 - contextlib is not loaded before a fork
-        passage.send(forked.sender, _pickle.dumps(message), given)
+        passage.send(forked.sender, packing.pack(message), given)
     except (BrokenPipeError, ConnectionResetError):
         pass  # it is gone, and why is on its way through the report
     os.close(forked.sender)
@@ -47,7 +47,7 @@ def take_over(forked: Forked) -> Start | None:
         return None
     data, descriptors = received
     # Ours alone has written to it: the other end of this pair was never anybody else's.
-    plan, names, paths, log_offset, holes, (command, directory) = _pickle.loads(data)
+    plan, names, paths, log_offset, holes, (command, directory) = packing.unpack(data)
     start = Start(plan, command=command, directory=directory, program=forked.program)
     taken = iter(descriptors)
     lock, start.log, start.control, *sockets = (

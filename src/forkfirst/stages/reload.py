@@ -8,12 +8,12 @@ supervisor starts workers with it (`supervise.reloading`), a process without one
 
 from __future__ import annotations
 
-import _pickle  # as in `handover`: both ends are one program
 import os
 import signal
 import sys
 
 from forkfirst import errors
+from forkfirst.stages import packing
 from forkfirst.unix import channel
 from forkfirst.values import Value
 
@@ -32,14 +32,11 @@ def encode(plan: Plan) -> str:
     """Return *plan* as a text for `decode`."""
     import binascii  # noqa: PLC0415 - only for a reload
 
-    return binascii.b2a_base64(_pickle.dumps(plan), newline=False).decode("ascii")
+    return binascii.b2a_base64(packing.pack(plan), newline=False).decode("ascii")
 
 
 def decode(text: str) -> Plan:
     """Return the plan that *text* is.
-
-    A pickle can do whatever its sender could: but only this user and root are answered where it is
-    taken, and they may do with this process as they like anyway.
 
     Raises:
         ForkfirstError: It was made by another version.
@@ -47,7 +44,7 @@ def decode(text: str) -> Plan:
     import binascii  # noqa: PLC0415 - only for a reload
 
     try:
-        plan: Plan = _pickle.loads(binascii.a2b_base64(text))
+        plan: Plan = packing.unpack(binascii.a2b_base64(text))
     except Exception as error:
         message = "the service runs another version of forkfirst: `forkfirst upgrade` it first"
         raise errors.ForkfirstError(message) from error

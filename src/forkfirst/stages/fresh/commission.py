@@ -11,7 +11,6 @@ A program that dies meanwhile does not stop the start: others may be waiting for
 
 from __future__ import annotations
 
-import _pickle
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ import time
 
 from forkfirst import errors
 from forkfirst.plan import order
+from forkfirst.stages import packing
 from forkfirst.stages.fresh import interpreter
 from forkfirst.unix import channel, descriptors, passage, session
 from forkfirst.values import Value
@@ -128,7 +128,7 @@ def begin(ordered: Order) -> Commission:
         given = {interpreter.REPORT_TO: report_to, interpreter.RECEIVER: receiver}
         launcher = interpreter.execute("start", ordered.service.name, descriptors=given)
         ends.remove(report_from)
-        passage.send(sender, _pickle.dumps(ordered), ())
+        passage.send(sender, packing.pack(ordered), ())
     except (BrokenPipeError, ConnectionResetError):
         return Commission(
             ordered.service.name, launcher, report_from
@@ -170,7 +170,7 @@ def carry_out(report_to: int, receiver: int) -> NoReturn:
     os.close(receiver)
     if received is None:
         session.leave(0)
-    ordered: Order = _pickle.loads(received[0])  # the other end was never anybody else's
+    ordered: Order = packing.unpack(received[0])  # the other end was never anybody else's
     output = _collect_output()
     try:
         outcome = _start(ordered)

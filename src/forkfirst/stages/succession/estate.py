@@ -21,12 +21,11 @@ A predecessor that is killed before leaves the service to its successor: that ha
 
 from __future__ import annotations
 
-import _pickle
 import os
 
 from forkfirst.plan.host import Identity
 from forkfirst.plan.places import Places
-from forkfirst.stages import reload
+from forkfirst.stages import packing, reload
 from forkfirst.stages.start import Start
 from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import held_pidfile, passage
@@ -106,7 +105,7 @@ def hand_over(  # noqa: PLR0913 - each goes over in a place of its own
         "predecessor": (os.getpid(), service.grace_seconds),
         "manager": None if manager is None else manager.hand_over(),
     }
-    passage.send(fd, _pickle.dumps(message), [one for one in descriptors if one != NO_DESCRIPTOR])
+    passage.send(fd, packing.pack(message), [one for one in descriptors if one != NO_DESCRIPTOR])
 
 
 def receive(fd: int) -> Estate | None:
@@ -119,7 +118,7 @@ def receive(fd: int) -> Estate | None:
     if received is None:
         return None
     # Only the predecessor has written to it: its end of this pair was never anybody else's.
-    message: dict[str, Any] = _pickle.loads(received[0])
+    message: dict[str, Any] = packing.unpack(received[0])
     taken = iter(received[1])
     lock, control, answer, *others = (
         NO_DESCRIPTOR if hole else next(taken) for hole in message["holes"]
