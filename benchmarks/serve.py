@@ -44,12 +44,15 @@ class Pair(NamedTuple):
         needs: The modules that it needs.
         ours: The flags of forkfirst.
         their_flags: The rest of their command line; {port} is where to listen.
+        listen: Where ours listens. With `?reuseport=1` each worker has a socket of its own, as it
+            has in those of theirs that do the same.
     """
 
     theirs: str
     needs: tuple[str, ...]
     ours: tuple[str, ...]
     their_flags: tuple[str, ...]
+    listen: str = "127.0.0.1:{port}"
 
     @property
     def is_there(self) -> bool:
@@ -58,6 +61,7 @@ class Pair(NamedTuple):
 
 
 _UVICORN = ("asgi_app:app", "--port", "{port}", "--no-access-log", "--log-level", "warning")
+_OWN_SOCKETS = "127.0.0.1:{port}?reuseport=1"
 _GRANIAN = (
     *("asgi_app:app", "--port", "{port}", "--interface", "asgi", "--log-level", "warning"),
     *("--workers", WORKERS),
@@ -98,12 +102,14 @@ PAIRS = (
         ("granian",),
         ("--serve", "granian", "--runtime", "asyncio", "--serve-option", "log-level=warning"),
         ("granian", *_GRANIAN, "--loop", "asyncio"),
+        _OWN_SOCKETS,
     ),
     Pair(
         "granian --workers, uvloop",
         ("granian", "uvloop"),
         ("--serve", "granian", "--runtime", "uvloop", "--serve-option", "log-level=warning"),
         ("granian", *_GRANIAN, "--loop", "uvloop"),
+        _OWN_SOCKETS,
     ),
 )
 
@@ -137,7 +143,7 @@ def main() -> None:
 
 def _our_words(pair: Pair) -> tuple[str, ...]:
     start = ("forkfirst", "run", "asgi_app.py:app", "--name", "bench-{port}")
-    return (*start, *pair.ours, "--workers", WORKERS, "--listen", "127.0.0.1:{port}")
+    return (*start, *pair.ours, "--workers", WORKERS, "--listen", pair.listen)
 
 
 @contextmanager
@@ -207,14 +213,17 @@ def _describe(pairs: list[Pair], samples: Samples, rounds: int) -> str:
         ratio = samples.ratio(ours, pair.theirs, "rps")
         kept = "kept" if ratio.median >= BAR else "**not kept**"
         shown = (samples.figure(ours, "rps"), samples.figure(pair.theirs, "rps"))
-        rows.append((f"`{pair.theirs}`", *(f"{one:.0f}" for one in shown), f"{ratio:.3f}", kept))
+        beside = f"`{pair.theirs}`" + (" ¹" if pair.listen == _OWN_SOCKETS else "")
+        rows.append((beside, *(f"{one:.0f}" for one in shown), f"{ratio:.3f}", kept))
     heading = ("beside", "`forkfirst --serve`, requests/s", "theirs, requests/s", "÷", "bar ≥ 1.00")
     return (
         f"## Applications that others' servers serve, on {describe_machine()}\n\n"
         f"Medians of {rounds} interleaved rounds of {SECONDS} s, with the middle half in "
         f"parentheses;\n{WORKERS} workers, `wrk` with 64 kept connections beside them.\n"
         f"The load average at the end was {os.getloadavg()[0]:.1f}: above {os.cpu_count()} the "
-        "processors had other work as well.\n\n" + write_table(heading, rows)
+        "processors had other work as well.\n\n"
+        + write_table(heading, rows)
+        + "\n¹ Each worker has a socket of its own, on both sides: ours with `PORT?reuseport=1`.\n"
     )
 
 
