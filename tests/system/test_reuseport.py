@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,18 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forkfirst.plan import keeping
+from forkfirst.unix import sockets
 from support import other_user
 from support.hello import FAILS, HELLO, ask, connect, read_word, reload, wait_until, write
 from support.load import REQUEST, Load
 from support.service_home import PATIENCE
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator, Sequence
 
     from support.service_home import Home
 
 LISTEN = "web=127.0.0.1:0?reuseport=1"
+
+# As a manager starts a service: descriptor 3, and a variable that says whose it is.
+MANAGE = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); "
+    "os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 # Answers with five digits of its pid; waits first while there is a fifo.
 NUMBERED = HELLO.replace(
@@ -54,14 +63,17 @@ def _pids(home: Home) -> dict[int, int]:
     return {one["slot"]: one["pid"] for one in home.status("app")["workers"]}
 
 
-def _list_sockets(home: Home, pid: int = 0, name: str = "web") -> list[str]:
-    """Return the inodes of the listener's sockets that *pid* has; 0 is the supervisor."""
-    wanted = f":{int(home.address('app', name)[1]):04X}"
-    pid = pid or home.pid("app")
+def _list_listening(port: int) -> set[str]:
+    """Return every socket that listens on *port*, as /proc shows a descriptor of it."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
-    listening = {row[9] for row in rows if row[1].endswith(wanted) and row[3] == "0A"}
-    inodes = [link.removeprefix("socket:[").rstrip("]") for link in _list_files(pid)]
-    return [one for one in inodes if one in listening]
+    listening = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
+    return {f"socket:[{row[9]}]" for row in listening}
+
+
+def _list_sockets(home: Home, pid: int = 0, name: str = "web") -> list[str]:
+    """Return the sockets of the listener that *pid* has, in their order; 0 is the supervisor."""
+    listening = _list_listening(int(home.address("app", name)[1]))
+    return [one for one in _list_files(pid or home.pid("app")) if one in listening]
 
 
 def _list_files(pid: int) -> list[str]:
@@ -71,6 +83,14 @@ def _list_files(pid: int) -> list[str]:
         with suppress(FileNotFoundError):  # it comes and goes with an answer
             found.append(str(entry.readlink()))
     return found
+
+
+def _read_port(fd: int) -> int:
+    listener = socket.socket(fileno=fd)
+    try:
+        return int(listener.getsockname()[1])
+    finally:
+        listener.detach()
 
 
 @contextmanager
@@ -219,14 +239,14 @@ def test_no_request_is_lost_by_reloads(home: Home) -> None:
     write(home, "first")
     words = ("--listen", LISTEN, "--workers", 3)
     home.start(f"{home.directory}/app.py:main", *words)
-    sockets = _list_sockets(home)
+    before = _list_sockets(home)
     with Load(home.address("app")) as load:
         write(home, "other")
         assert reload(home).status == 0
         load.wait_for_more(100)
     assert load.failures == []
     assert load.words == [b"first\n", b"other\n"]
-    assert _list_sockets(home) == sockets
+    assert _list_sockets(home) == before
 
 
 def _configure(home: Home, listen: Sequence[str], workers: int) -> None:
@@ -242,14 +262,14 @@ def test_a_reload_adds_and_removes_listeners_and_workers(home: Home) -> None:
     other = "other=127.0.0.1:0?reuseport=1"
     _configure(home, [LISTEN], 3)
     home.start("app")
-    sockets = _list_sockets(home)
+    before = _list_sockets(home)
     with Load(home.address("app")) as load:
         _configure(home, [other, LISTEN], 2)
         assert reload(home).status == 0
         found = wait_until(home, lambda found: found["sockets"] == [2, 2])
         assert [name for name, _ in found["listeners"]] == ["other", "web"]
-        assert _list_sockets(home) == sockets[:2]
-        gone = {f"socket:[{one}]" for one in _list_sockets(home, name="other")}
+        assert _list_sockets(home) == before[:2]
+        gone = set(_list_sockets(home, name="other"))
         assert len(gone) == 2
         home.program("app.py", FAILS)
         _configure(home, [other, LISTEN, "third=127.0.0.1:0?reuseport=1"], 4)
@@ -278,6 +298,36 @@ def test_an_upgrade_keeps_every_socket(home: Home) -> None:
     assert _list_sockets(home) == before[:2]
 
 
+@pytest.mark.slow
+def test_the_socket_that_a_manager_keeps_is_one_of_several_again(home: Home) -> None:
+    """Who comes between two starts waits in it; in between it is the only one."""
+    first = sockets.open_tcp("127.0.0.1", 0, joinable=True)
+    kept = f"127.0.0.1:{_read_port(first)}"
+    program = home.program("app.py", HELLO)
+    service = home.words(
+        *("run", f"{program}:main", "--workers", 3, "--listen", f"web={kept}?reuseport=1")
+    )
+    name = keeping.make_name(f"web={kept}?reuseport=1")
+    environment = {**home.environment, "LISTEN_FDS": "1", "LISTEN_FDNAMES": name}
+    try:
+        for _ in range(2):
+            with connect(("127.0.0.1", _read_port(first))) as early:
+                early.sendall(REQUEST)
+                process = home.open(
+                    *(sys.executable, "-c", MANAGE, first, *service),
+                    pass_fds=[first],
+                    env=environment,
+                )
+                assert read_word(early) == b"hello"
+                links = _list_files(process.pid)
+                assert sum(link in links for link in _list_listening(_read_port(first))) == 3
+                process.terminate()
+                assert process.wait(PATIENCE) == 0
+                assert len(_list_listening(_read_port(first))) == 1
+    finally:
+        os.close(first)
+
+
 # -- what it cannot do ----------------------------------------------------------------------------
 
 
@@ -304,9 +354,9 @@ def test_without_the_right_to_open_more_sockets_more_workers_share_them(home: Ho
     words = ("--user", "nobody", "--listen", listen, "--workers", 2, "app.py:main")
     done = other_user.forkfirst_as(home, "start", *words)
     assert done.status == 0, done
-    for workers, sockets in ((4, 2), (1, 1), (3, 1)):
+    for workers, count in ((4, 2), (1, 1), (3, 1)):
         assert other_user.forkfirst_as(home, "scale", "app", workers).status == 0
-        found = _wait_as_root(home, workers, sockets)
+        found = _wait_as_root(home, workers, count)
     host, _, port = dict(found["listeners"])["web"].rpartition(":")
     with _asking((host, int(port)), 40) as clients:
         assert {read_word(one) for one in clients} == {b"hello"}
@@ -315,11 +365,11 @@ def test_without_the_right_to_open_more_sockets_more_workers_share_them(home: Ho
     assert said.count("cannot open another socket for web: Permission denied; more workers") == 1
 
 
-def _wait_as_root(home: Home, workers: int, sockets: int) -> dict[str, Any]:
+def _wait_as_root(home: Home, workers: int, count: int) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE
     while True:
         found = json.loads(other_user.forkfirst_as(home, "status", "app", "--json").out)
         states = [one["state"] for one in found["workers"]]
-        if states == ["ready"] * workers and found["sockets"] == [sockets]:
+        if states == ["ready"] * workers and found["sockets"] == [count]:
             return dict(found)
         assert time.monotonic() < deadline, found
