@@ -63,7 +63,8 @@ class ListenerOptions(Value):
     Attributes:
         backlog: Connections that may wait to be accepted; the kernel's limit if None.
         ipv6only: Whether an IPv6 socket refuses IPv4; None is yes, except for `*`, which is both.
-        reuseport: Whether others may bind the same port too (SO_REUSEPORT); never if None.
+        reuseport: Whether each worker has a TCP socket of its own; without workers, and of udp,
+            whether others may bind the same port too (SO_REUSEPORT). Never if None.
         nodelay: TCP_NODELAY, inherited by each accepted connection.
         keepalive: SO_KEEPALIVE, inherited by each accepted connection.
         deferaccept: Seconds to wait for the first bytes before a connection is given to accept.
