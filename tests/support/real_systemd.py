@@ -36,6 +36,8 @@ NEWER_RELEASE = "trixie"
 CACHE = Path(os.environ.get("FORKFIRST_TEST_CACHE", "/var/cache/forkfirst-tests"))
 SOURCE_INSIDE = "/usr/local/lib/forkfirst-under-test"
 PROGRAMS_INSIDE = "/usr/local/lib/forkfirst-programs"
+TESTS_INSIDE = "/usr/local/lib/forkfirst-tests"
+EXAMPLES_INSIDE = "/usr/local/lib/forkfirst-examples"
 PYTHON_INSIDE = "/usr/bin/python3"
 
 _TESTS = Path(__file__).parents[1]
@@ -138,6 +140,8 @@ def boot(lower: Path, name: str) -> Iterator[RealSystemd]:
                 *(str(lower), str(scratch), str(group), name),
                 f"--bind-ro={_TESTS.parent / 'src'}:{SOURCE_INSIDE}",
                 f"--bind-ro={_TESTS / 'programs'}:{PROGRAMS_INSIDE}",
+                f"--bind-ro={_TESTS}:{TESTS_INSIDE}",
+                f"--bind-ro={_TESTS.parent / 'examples'}:{EXAMPLES_INSIDE}",
             ],
             stdin=subprocess.DEVNULL,
             stdout=console,

@@ -221,6 +221,16 @@ def test_it_may_have_a_log(home: Home, told: Told) -> None:
     assert (home.directory / "own.log").read_text() == "stopped\n"
 
 
+def test_only_its_output_holds_the_log(home: Home, told: Told) -> None:
+    """One more descriptor would keep every old log on the disk after it was removed."""
+    home.program("app.py", WAITS)
+    with running(home, "app.py", "--log", "own.log") as process:
+        assert told.wait() == "ready"
+        links = {one.name: one.readlink() for one in Path(f"/proc/{process.pid}/fd").iterdir()}
+        log = home.directory / "own.log"
+        assert {fd for fd, file in links.items() if file == log} == {"1", "2"}
+
+
 def test_without_a_log_there_is_nothing_to_show_or_rotate(home: Home, told: Told) -> None:
     """One line that says where its output goes."""
     home.program("app.py", WAITS)
@@ -370,6 +380,20 @@ def test_in_a_container_it_can_be_asked(home: Home, told: Told) -> None:
         assert done.out.startswith("app: ready, pid 2, ")
         # Who asks is in there too, and so ends with process 1: before or after it has said so.
         assert home.run(*enter, *home.words("stop", "app")).status in {0, -signal.SIGKILL}
+        assert finish(process)[0] == 0
+
+
+@pytest.mark.real
+@as_root
+def test_process_1_holds_nothing_of_the_service(home: Home, told: Told) -> None:
+    """Who comes to a listener that a reload has closed must hear of it, and not wait for ever."""
+    home.program("app.py", WAITS)
+    words = ("app.py", "--log", "own.log", "--listen", "127.0.0.1:0", "--workers", 1)
+    with running(home, *words, before=CONTAINER) as process:
+        assert told.wait() == "ready"
+        first = find_first_process(home, process.pid)
+        assert {one.name for one in Path(f"/proc/{first}/fd").iterdir()} == {"0", "1", "2"}
+        os.kill(first, signal.SIGTERM)
         assert finish(process)[0] == 0
 
 

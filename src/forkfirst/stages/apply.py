@@ -65,6 +65,8 @@ def _redirect_standard_streams(_: steps.RedirectStandardStreams, start: Start) -
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     stdio.redirect(nothing if start.plan.mode == "daemon" else 0, start.log, start.log)
     os.close(nothing)
+    os.close(start.log)
+    start.log = 1  # and 2: another descriptor would hold the file when its name is another's
     if sys.stdin is None:  # it was closed when we were started, so Python has made no stream of it
         stream = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
         for name in ("stdin", "__stdin__"):

@@ -50,6 +50,7 @@ def run(start: Start, table: Table = apply.TABLE) -> NoReturn:
         from forkfirst.stages import child  # noqa: PLC0415 - the service's own code
 
         child.serve(start, table)
+    start.let_go()  # a listener that the service closes must not be heard by us, who never answer
     _forward_signals(start.child)
     session.leave(children.exit_status(_reap_until_gone(start.child)))
 

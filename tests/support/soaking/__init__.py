@@ -1,0 +1,1 @@
+"""The soak: one service under load, everything done to it, and books; see `places` for where."""
