@@ -229,13 +229,14 @@ class Context:
 
         Needs `FileDescriptorStoreMax=` in the unit. Kept over restarts and crashes, and lost when
         the service is stopped. One that hangs up is dropped. A listening socket comes back in
-        `listeners`, everything else by `stored`.
+        `listeners`, everything else by `stored`. Listeners that were declared are kept unasked.
 
         Returns:
             Whether somebody keeps it: False where there is no manager that could.
 
         Raises:
-            UsageError: The name is not one: ASCII, without colons.
+            UsageError: The name is not one: ASCII, without colons, and not one of forkfirst's own,
+                which begin with `forkfirst/`.
         """
         is_kept = self.outside is not None and self.outside.keep(fd, name)
         if is_kept and any(fd == one for _, one in self._descriptors):
