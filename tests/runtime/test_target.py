@@ -63,8 +63,11 @@ def folder(tmp_path: Path) -> Path:
     (package / "__init__.py").write_text("")
     (package / "web.py").write_text(
         "class App:\n    @staticmethod\n    def serve(): return 'served'\napp = App()\n"
-        "def main(): return 'main'\nport = 80\n"
+        "def main(): return 'main'\nport = 80\nimport forkfirst\n"
+        "own = forkfirst.Service(program=main)\n"
     )
+    (package / "inside.py").write_text("from . import web\n")
+    (tmp_path / "src" / "kept").mkdir(parents=True)
     (package / "lazy.py").write_text("import yaml_that_is_not_there\n")
     (package / "odd.py").write_text("import shop.nothing\n")
     (package / "bad.py").write_text("def main(:\n")
@@ -138,7 +141,14 @@ def test_a_file_inside_a_package_is_a_file(folder: Path) -> None:
         ("shop.wbe", "there is no module 'shop.wbe'", "did you mean web"),
         ("shop.web:mian", "shop.web has no 'mian'", "did you mean main"),
         ("shop.web:app.servo", "shop.web has no 'app.servo'", "did you mean serve"),
-        ("shop.web:port", "'port' in shop.web is a int, which cannot be called", ""),
+        ("shop.web:port", "'port' in shop.web is an int, which cannot be called", ""),
+        (
+            "shop.web:own",
+            "'own' in shop.web is a Service, which cannot be called",
+            "python FILE start",
+        ),
+        ("pcak", "there is no module 'pcak'", ""),
+        ("kept", "there is no module 'kept'", "src: pip install -e ., or set PYTHONPATH to that"),
         ("helpr.py", "there is no file helpr.py", "did you mean helper.py"),
         ("shop", "shop has no 'main'", ""),
     ],
@@ -151,6 +161,14 @@ def test_what_is_missing_is_named_with_what_is_close(
     assert found["refused"] == refused
     assert hint in found["hint"]
     assert found["err"] == ""
+
+
+def test_a_file_that_needs_its_package_is_told_how_to_be_named(folder: Path) -> None:
+    """The interpreter says only that there is no known parent."""
+    found = load("shop/inside.py:main", folder)
+    assert found["raised"] == "ImportError"
+    said = "shop/inside.py is in a package: start it by its module, PACKAGE.inside:NAME\n"
+    assert found["err"].endswith(said)
 
 
 def test_a_directory_is_no_file(folder: Path) -> None:

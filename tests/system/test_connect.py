@@ -180,9 +180,12 @@ def test_ensure_running_says_what_runs(here: Home) -> None:
 def test_another_version_is_seen(here: Home) -> None:
     """A client that speaks to yesterday's code must know."""
     forkfirst.ensure_running(declare(version="1"))
-    with pytest.raises(errors.VersionSkewError, match="runs in 1, not in 2"):
+    with pytest.raises(errors.VersionSkewError, match="is of version 1, not 2") as failed:
         forkfirst.ensure_running(declare(version="2"))
     assert here.status("app")["version"] == "1"
+    assert failed.value.hint.startswith("forkfirst stop app, ")
+    here.stop("app")  # as the hint has it; a restart would have brought version 1 again
+    assert forkfirst.ensure_running(declare(version="2")).version == "2"
 
 
 def test_another_version_is_replaced_if_that_is_wanted(here: Home) -> None:

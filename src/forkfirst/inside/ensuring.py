@@ -161,9 +161,11 @@ def _start(wanted: Wanted) -> Work[Started | None]:
 def _check_may_replace(wanted: Wanted) -> None:
     if wanted.replace:
         return
-    has = wanted.facts.get("version", "") or "no version"
-    message = f'"{wanted.name}" runs in {has}, not in {wanted.version}'
-    hint = f"forkfirst restart {wanted.name}, or replace=True"
+    has = wanted.facts.get("version", "")
+    runs = f"of version {has}" if has else "of no version"
+    message = f'"{wanted.name}" is {runs}, not {wanted.version}'
+    # Not a restart: that would give the very command again, and the version is in it.
+    hint = f"forkfirst stop {wanted.name}, and the next call starts the other; or replace=True"
     raise errors.VersionSkewError(message, hint=hint)
 
 

@@ -89,7 +89,9 @@ def load(text: str, directory: str | None = None) -> Callable[..., object]:
             _refuse_name(found, place, name.split(".")[: depth + 1])
     if not callable(found):
         message = f"{name!r} in {place} is {_describe_kind(found)}, which cannot be called"
-        raise errors.TargetError(message)
+        declares = type(found).__module__ == "forkfirst.service"
+        hint = "a program that declares its service has the commands itself: python FILE start"
+        raise errors.TargetError(message, hint=hint if declares else "")
     return found  # type: ignore[no-any-return]
 
 
@@ -209,8 +211,10 @@ def _load_file(place: str, directory: str) -> ModuleType:
     module = sys.modules[stem] = _make_module(loader)
     try:
         loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         sys.modules.pop(stem, None)
+        if isinstance(error, ImportError) and "no known parent package" in str(error):
+            error.add_note(f"{place} is in a package: start it by its module, PACKAGE.{stem}:NAME")
         raise
     return module
 
@@ -297,7 +301,11 @@ def _refuse_module(missing: str, folders: Iterable[str]) -> None:
                 there.add(stem)
     message = f"there is no module {missing!r}"
     where = f"in {parent}" if parent else ""
-    raise errors.TargetError(message, hint=_suggest(last, there, where)) from None
+    hint = _suggest(last, there, where)
+    source = os.path.join(next(iter(folders), "") or os.curdir, "src")
+    if not parent and _may_hold(source, missing):
+        hint = f"it is in {source}: pip install -e ., or set PYTHONPATH to that"
+    raise errors.TargetError(message, hint=hint) from None
 
 
 def _refuse_name(holder: object, place: str, parts: list[str]) -> None:
@@ -311,7 +319,8 @@ def _suggest(wanted: str, there: Iterable[str], where: str) -> str:
     import difflib  # noqa: PLC0415 - only when something is wrong
 
     names = sorted(there)
-    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)
+    # Among all that is installed, something is always a little like it.
+    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.6 if where else 0.7)
     if close:
         return f"did you mean {' or '.join(close)}"
     few = 12
@@ -329,4 +338,7 @@ def _list_folder(folder: str) -> list[str]:
 
 def _describe_kind(found: object) -> str:
     name = getattr(found, "__qualname__", None)
-    return f"{name}()" if isinstance(name, str) and callable(found) else f"a {type(found).__name__}"
+    if isinstance(name, str) and callable(found):
+        return f"{name}()"
+    kind = type(found).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
