@@ -484,6 +484,27 @@ def test_in_the_foreground_it_is_refused(home: Home) -> None:
     assert reload(home).status == 3
 
 
+OF_TWO_VERSIONS = """
+from forkfirst.stages.succession import process
+process.spawn = lambda start: start.what_only_the_new_version_has
+"""
+
+
+def test_a_process_of_two_versions_says_so_and_serves_on(home: Home) -> None:
+    """What was not loaded yet when pip replaced forkfirst may not fit what was."""
+    program = write(home, "first")
+    program.write_text(program.read_text() + OF_TWO_VERSIONS)
+    home.start(f"{program}:main", "--listen", "web=127.0.0.1:0")
+    done = reload(home)
+    assert done.status == 70
+    assert "has no attribute 'what_only_the_new_version_has'\n" in done.err
+    assert (
+        "forkfirst itself was replaced since this process was started: forkfirst restart app"
+        in (done.err)
+    )
+    assert ask(home.address("app")) == b"first"
+
+
 # -- whoever is killed, and whenever ---------------------------------------------------------------
 
 

@@ -139,7 +139,10 @@ class Predecessor:
             except errors.ForkfirstError as error:
                 wanted.refuse(str(error), error.hint)
             except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
-                wanted.refuse(f"{type(error).__name__}: {error}")
+                # What this process has loaded lately may be of another version than the rest of it.
+                restart = f"forkfirst restart {self._start.plan.service.name}"
+                hint = f"if forkfirst itself was replaced since this process was started: {restart}"
+                wanted.refuse(f"{type(error).__name__}: {error}", hint)
             with self._queue:
                 if self.gone or not self._waiting:
                     self._is_busy = False
