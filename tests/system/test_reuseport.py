@@ -357,6 +357,7 @@ def test_without_the_right_to_open_more_sockets_more_workers_share_them(home: Ho
     for workers, count in ((4, 2), (1, 1), (3, 1)):
         assert other_user.forkfirst_as(home, "scale", "app", workers).status == 0
         found = _wait_as_root(home, workers, count)
+        assert other_user.forkfirst_as(home, "upgrade", "app").status == 0
     host, _, port = dict(found["listeners"])["web"].rpartition(":")
     with _asking((host, int(port)), 40) as clients:
         assert {read_word(one) for one in clients} == {b"hello"}

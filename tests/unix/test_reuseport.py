@@ -120,7 +120,8 @@ def test_a_socket_that_ends_is_out_even_if_somebody_has_a_copy(opened: OpenSocke
     group = _open_group(opened, 2)
     kept = os.dup(group[1].fileno())
     try:
-        reuseport.end(group.pop().detach())
+        reuseport.end(os.dup(group[1].fileno()))
+        reuseport.end(group.pop().detach())  # to end it twice is no mistake
         group.append(opened.keep(reuseport.join(group[0].fileno())))
         reuseport.steer(group[0].fileno(), (1,))
         assert _deal(opened, group) == [0, CLIENTS]

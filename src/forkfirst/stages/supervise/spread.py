@@ -28,12 +28,14 @@ class Spread:
     Attributes:
         sockets: Those of each, in the order of their slots, by the first of them; that one is also
             the descriptor that a kit has for the listener.
+        full: Of which listeners no more sockets are opened, because that has failed once. A worker
+            without one of its own shares another's, and so that must stay as it is.
     """
 
-    def __init__(self, others: Mapping[int, Iterable[int]]) -> None:
+    def __init__(self, others: Mapping[int, Iterable[int]], full: Iterable[int] = ()) -> None:
         self.sockets = {first: [first, *more] for first, more in others.items()}
         self._steered: dict[int, tuple[int, ...]] = {}
-        self._cannot_grow: set[int] = set()
+        self.full = set(full)
 
     def add(self, first: int, others: Iterable[int]) -> None:
         """Add a listener, of a reload."""
@@ -77,13 +79,13 @@ class Spread:
         """
         for name, fd in kit.listeners:
             several = self.sockets.get(fd)
-            while several is not None and len(several) <= slot and fd not in self._cannot_grow:
+            while several is not None and len(several) <= slot and fd not in self.full:
                 from forkfirst.unix import reuseport  # noqa: PLC0415 - few services are spread
 
                 try:
                     several.append(reuseport.join(fd))
                 except OSError as error:
-                    self._cannot_grow.add(fd)
+                    self.full.add(fd)
                     supervisor.say(
                         f"cannot open another socket for {name}: {error.strerror}; "
                         f"more workers than {len(several)} share those that there are"
@@ -119,7 +121,7 @@ class Spread:
             for fd in self.sockets.pop(first)[1:]:
                 os.close(fd)
             self._steered.pop(first, None)
-            self._cannot_grow.discard(first)
+            self.full.discard(first)
 
     def _steer(self, supervisor: Supervisor, first: int, served: Iterable[int]) -> None:
         count = len(self.sockets[first])

@@ -60,6 +60,7 @@ def describe(supervisor: Supervisor, *, answer: int, signals: Iterable[int] = ()
         "generations": [[number, kits.index(kit)] for number, kit in supervisor.kits.items()],
         "serving": kits.index(supervisor.kit),
         "spread": list(supervisor.spread.sockets.values()),
+        "full": sorted(supervisor.spread.full),
         "fleet": plain.encode(supervisor.fleet),
         "processes": [one.hand_over() for one in supervisor.processes.values()],
         "spawned": list(supervisor.spawned.items()),
@@ -144,7 +145,8 @@ def rebuild(state: Mapping[str, Any]) -> Supervisor:
     supervisor.first_kit = kits[state["serving"]]
     supervisor.start.listeners = list(supervisor.first_kit.listeners)
     supervisor.kits = {number: kits[index] for number, index in state["generations"]}
-    supervisor.spread = Spread({first: rest for first, *rest in state.get("spread", ())})
+    spread = {first: rest for first, *rest in state.get("spread", ())}
+    supervisor.spread = Spread(spread, state.get("full", ()))
     supervisor.fleet = plain.decode(state["fleet"])
     supervisor.processes = {one.number: one for one in map(Process.take_over, state["processes"])}
     supervisor.spawned = dict(state["spawned"])
