@@ -206,7 +206,7 @@ def test_a_rotation_that_is_not_allowed_says_why(home: Home) -> None:
     _start(home, "--log", logs / "app.log")
     done = forkfirst_as(home, "rotate", "app")
     assert done.status != 0
-    assert f"{logs}/app.log: Permission denied" in done.err
+    assert f"{logs}/app.log: permission denied" in done.err
     assert forkfirst_as(home, "status", "app").status == 0
 
 

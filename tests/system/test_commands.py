@@ -264,6 +264,26 @@ def test_what_is_forgotten_is_off_the_list_but_not_what_runs(home: Home) -> None
     )
 
 
+def test_a_record_that_cannot_be_read_hides_no_service(home: Home) -> None:
+    """After a step back to an older forkfirst, what runs can still be seen and stopped."""
+    for name in ("one", "two"):
+        home.start(f"{DAEMONS}:wait", "--name", name)
+    record = home.state / "run" / "one.service"
+    record.write_text("99\0of the future\0")
+    states = [(one["name"], one["state"]) for one in json.loads(home.forkfirst("ps", "--json").out)]
+    assert states == [("one", "ready"), ("two", "ready")]
+    home.stop("one")
+    trouble = f"cannot read {record}: not a record of forkfirst, or of another version"
+    assert home.forkfirst("status", "one") == (4, f"one: unknown: {trouble}\n", "")
+    assert home.forkfirst("stop", "one").err == (
+        f'forkfirst: "one" is not running, or not where it usually is: {trouble}\n'
+        "  forkfirst forget one removes that\n"
+    )
+    assert home.forkfirst("forget", "one").status == 0
+    assert not record.exists()
+    assert home.forkfirst("ps").out.count("\n") == 2
+
+
 def test_stacks_show_every_thread_and_what_each_task_waits_for(home: Home) -> None:
     """Without a debugger, and without stopping it."""
     home.start(f"{DAEMONS}:wait", "--name", "app")

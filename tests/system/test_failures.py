@@ -554,6 +554,6 @@ def test_a_tmpfs_that_is_full(home: Home) -> None:
     done = home.run(*words)
     assert done.status == 74
     line, left = done.err.splitlines()
-    assert "No space left on device" in line
+    assert "no space left on device" in line
     assert left == f"{home.state}/filler"
     assert home.list_processes() == {}

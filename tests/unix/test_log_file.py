@@ -139,7 +139,7 @@ def test_a_file_of_another_user_where_he_can_write_is_refused(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("missing/web.log", "No such file"), ("", "Is a directory"), ("dangling", "No such file")],
+    [("missing/web.log", "no such file"), ("", "is a directory"), ("dangling", "no such file")],
 )
 def test_what_cannot_be_opened_is_told_with_path_and_reason(
     tmp_path: Path, name: str, reason: str
@@ -157,7 +157,7 @@ def test_a_fifo_that_nobody_reads_and_a_socket_are_refused_at_once(tmp_path: Pat
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
     for name in ("fifo", "socket"):
-        with pytest.raises(errors.CannotCreateError, match="No such device or address"):
+        with pytest.raises(errors.CannotCreateError, match="no such device or address"):
             open_and_close(tmp_path / name)
 
 

@@ -225,7 +225,7 @@ for path in sys.argv[1:]:
 def test_where_nothing_can_be_created_the_path_and_the_reason_are_told(tmp_path: Path) -> None:
     """Not "permission denied", of nobody knows what."""
     path = tmp_path / "missing" / "web.pid"
-    text = f"cannot create the pid file {path}: No such file or directory"
+    text = f"cannot create the pid file {path}: no such file or directory"
     with pytest.raises(errors.CannotCreateError) as told:
         take(path)
     assert str(told.value) == text
@@ -261,7 +261,7 @@ def test_a_file_system_without_space_changes_nothing(path: Path) -> None:
     try:
         (path.parent / "web.pid").write_text("4194304\n" + "x" * 4000)
         path.chmod(0o644)
-        with pytest.raises(errors.DiskFullError, match="No space left on device"):
+        with pytest.raises(errors.DiskFullError, match="no space left on device"):
             take(path)
         assert path.read_text().startswith("4194304\n")
     finally:

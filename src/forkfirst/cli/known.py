@@ -36,6 +36,7 @@ class KnownService(Value):
         managed: Whether a manager runs it, and so it has no pid file.
         directory: Where it was started.
         command: What starts it again; empty if it was never started, or ended by itself.
+        doubt: Why its record cannot be read, and the rest is only what is usual; or "".
     """
 
     name: str
@@ -49,6 +50,7 @@ class KnownService(Value):
     managed: bool = False
     directory: str = "/"
     command: tuple[str, ...] = ()
+    doubt: str = ""
 
     def ask(
         self, request: str, *, seconds: float = 2.0, passing: Sequence[int] = (), **fields: Any
@@ -95,9 +97,14 @@ def find(name: str) -> KnownService:
     check_name(name)
     host = probe.read_host(detaching=False)
     default = places.find_places(name, host)
-    kept = None
+    kept, doubt = None, ""
     if host.uid == 0 or os.path.exists(default.pid_file) or not _is_granted(name, host):
-        kept = record.read(default.record)
+        try:
+            kept = record.read(default.record)
+        except errors.ForkfirstError as error:
+            doubt = str(
+                error
+            )  # of another version, say: who holds the usual lock runs all the same
     else:
         default = places.find_granted_places(name, host)
     # A manager that gives it a directory of its own name has it listen there, without a pid file.
@@ -111,6 +118,7 @@ def find(name: str) -> KnownService:
             managed=managed,
             record=default.record,
             log="" if managed else default.log,
+            doubt=doubt,
         )
     return KnownService(
         name=name,
@@ -134,6 +142,11 @@ def _is_granted(name: str, host: Host) -> bool:
 def make_not_running(service: KnownService) -> errors.NotRunningError:
     """Return what to say if *service* does not run, and perhaps what was meant."""
     message = f'"{service.name}" is not running'
+    if service.doubt:
+        hint = f"forkfirst forget {service.name} removes that"
+        return errors.NotRunningError(
+            f"{message}, or not where it usually is: {service.doubt}", hint=hint
+        )
     return errors.NotRunningError(message, hint=find_near(service.name))
 
 

@@ -85,7 +85,12 @@ def observe(service: KnownService) -> Observation:
             name=service.name, exit_status=UNKNOWN, state="unknown", trouble=str(error)
         )
     if found is None and not service.managed:
-        return Observation(name=service.name, exit_status=NOT_RUNNING, state="stopped")
+        return Observation(
+            name=service.name,
+            exit_status=UNKNOWN if service.doubt else NOT_RUNNING,
+            state="unknown" if service.doubt else "stopped",
+            trouble=service.doubt,
+        )
     if found is not None and not found.is_running:
         return Observation(
             name=service.name, exit_status=DEAD_WITH_PID_FILE, state="dead", pid=found.pid

@@ -72,4 +72,6 @@ class PidFile:
 
 def explain(error: OSError, attempted: str) -> errors.ForkfirstError:
     """Return the error that says that what was *attempted* with a pid file failed with *error*."""
-    return _KINDS.get(error.errno or 0, errors.CannotCreateError)(f"{attempted}: {error.strerror}")
+    return _KINDS.get(error.errno or 0, errors.CannotCreateError)(
+        f"{attempted}: {(error.strerror or str(error)).lower()}"
+    )

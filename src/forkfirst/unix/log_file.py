@@ -283,6 +283,8 @@ def _explain(error: OSError, path: str) -> errors.ForkfirstError:
     if error.errno in (errno.ELOOP, errno.EMLINK):
         return errors.UnsafePathError(f"cannot trust the log {path}: it is a symbolic link")
     if error.errno in _EXHAUSTED:
-        return errors.SystemRefusedError(f"cannot open the log {path}: {error.strerror}")
+        return errors.SystemRefusedError(
+            f"cannot open the log {path}: {(error.strerror or str(error)).lower()}"
+        )
     kind = errors.DiskFullError if error.errno in _FULL else errors.CannotCreateError
-    return kind(f"cannot open the log {path}: {error.strerror}")
+    return kind(f"cannot open the log {path}: {(error.strerror or str(error)).lower()}")

@@ -272,7 +272,7 @@ def _open_to_look(path: str, owner: int | None) -> int | None:
         return None
     except OSError as error:
         trust.refuse_special_file(error, _describe(path))
-        message = f"cannot read the pid file {path}: {error.strerror}"
+        message = f"cannot read the pid file {path}: {(error.strerror or str(error)).lower()}"
         raise errors.PermissionRefusedError(message) from error
     finally:
         if directory >= 0:
