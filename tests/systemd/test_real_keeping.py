@@ -40,7 +40,6 @@ async def main(context):
     while connections:
         await asyncio.wait(connections)
 """
-KEEPS = "FileDescriptorStoreMax=16\nEnvironment=FDSTORE=16\n"
 KEEPS_NOTHING = "FileDescriptorStoreMax=0\n"
 RUNTIME = "RuntimeDirectory=kept\nRuntimeDirectoryPreserve=restart\n"
 RESTARTS = "Restart=on-failure\nRestartSec=0.3\nLimitCORE=0\n"
@@ -67,6 +66,12 @@ for one in [*waiting, *(None for _ in range(3))]:
 print(json.dumps(found))
 """
 """Twenty connections that nobody accepts; when told to, reads the answers, and asks thrice more."""
+
+
+def keeps(systemd: RealSystemd) -> str:
+    """Return what a unit needs for its listeners to be kept: a newer systemd says it itself."""
+    said = "" if systemd.version >= 254 else "Environment=FDSTORE=16\n"
+    return f"FileDescriptorStoreMax=16\n{said}"
 
 
 def write(systemd: RealSystemd, word: str = "serving") -> str:
@@ -114,7 +119,7 @@ def test_a_restart_refuses_and_resets_nobody(
 ) -> None:
     """Without a socket unit, and without a line of code."""
     words = f"{write(real_systemd)} --listen web=127.0.0.1:8131 {workers}"
-    name = unit(words, KEEPS)
+    name = unit(words, keeps(real_systemd))
     start(real_systemd, name)
     first = ask(real_systemd, "8131")["pid"]
     with loading(real_systemd, 8131) as told:
@@ -149,7 +154,7 @@ def test_who_waits_to_be_accepted_outlives_a_crash(
     """The queue is the socket's: the next start accepts those who came to the one that died."""
     declared = address if "/" in address else f"127.0.0.1:{address}"
     words = f"{write(real_systemd)} --listen web={declared} {workers}"
-    name = unit(words, KEEPS + RUNTIME + RESTARTS)
+    name = unit(words, keeps(real_systemd) + RUNTIME + RESTARTS)
     start(real_systemd, name)
     for _ in range(2):  # the second time, the one that dies had taken it back itself
         assert kill_with_a_queue(real_systemd, name, address) == ANSWERED
@@ -170,7 +175,7 @@ def test_a_restart_refuses_nobody_at_a_path(
 ) -> None:
     """The path stays as well: it goes with its directory, which systemd removes at the end."""
     path = "/run/kept/socket"
-    name = unit(f"{write(real_systemd)} --listen web={path}", KEEPS + RUNTIME)
+    name = unit(f"{write(real_systemd)} --listen web={path}", keeps(real_systemd) + RUNTIME)
     start(real_systemd, name)
     with loading(real_systemd, path) as told:
         for _ in range(3):
@@ -186,7 +191,10 @@ def test_a_path_that_somebody_removed_is_made_anew(
 ) -> None:
     """Nobody would come to the socket that was kept: RuntimeDirectory= alone goes at a restart."""
     path = "/run/kept/socket"
-    name = unit(f"{write(real_systemd)} --listen web={path}", f"{KEEPS}RuntimeDirectory=kept\n")
+    name = unit(
+        f"{write(real_systemd)} --listen web={path}",
+        f"{keeps(real_systemd)}RuntimeDirectory=kept\n",
+    )
     start(real_systemd, name)
     for _ in range(2):
         first = ask(real_systemd, path)["pid"]
@@ -199,7 +207,10 @@ def test_a_listener_that_is_declared_otherwise_is_bound_anew(
     real_systemd: RealSystemd, unit: Callable[..., str]
 ) -> None:
     """What was kept is closed first, for it has the address; what is not declared is not kept."""
-    name = unit(f"{write(real_systemd)} --listen a=127.0.0.1:8135 --listen b=127.0.0.1:8136", KEEPS)
+    name = unit(
+        f"{write(real_systemd)} --listen a=127.0.0.1:8135 --listen b=127.0.0.1:8136",
+        keeps(real_systemd),
+    )
     start(real_systemd, name)
     wait_until(real_systemd, name, lambda: count_kept(real_systemd, name) == 2)
     file = real_systemd.path(f"/etc/systemd/system/{name}")
@@ -220,7 +231,9 @@ def test_a_reload_that_moves_listeners_keeps_what_it_has_then(
 ) -> None:
     """One that is gone is closed by systemd as well, or its clients would wait for ever."""
     first = f"{write(real_systemd)} --name moved {workers} --listen a=127.0.0.1:8138"
-    name = unit(f"{first} --listen b=127.0.0.1:8139", f"{KEEPS}RuntimeDirectory=moved\n")
+    name = unit(
+        f"{first} --listen b=127.0.0.1:8139", f"{keeps(real_systemd)}RuntimeDirectory=moved\n"
+    )
     start(real_systemd, name)
     wait_until(real_systemd, name, lambda: count_kept(real_systemd, name) == 2)
     second = f"{first} --listen c=127.0.0.1:8140 --listen d=127.0.0.1:8141"
@@ -247,7 +260,7 @@ def test_what_a_socket_unit_has_is_not_kept_twice(
     """It outlives the service already; beside it, one that we opened ourselves is kept."""
     sockets = ("FileDescriptorName=web\nListenStream=127.0.0.1:8142",)
     words = f"{write(real_systemd)} --listen web=127.0.0.1:9 --listen own=127.0.0.1:8143"
-    name = unit(words, KEEPS, sockets=sockets)
+    name = unit(words, keeps(real_systemd), sockets=sockets)
     start(real_systemd, name)
     for _ in range(2):
         wait_until(real_systemd, name, lambda: count_kept(real_systemd, name) == 1)
@@ -261,7 +274,7 @@ def test_it_is_kept_for_a_service_that_becomes_another_user(
 ) -> None:
     """Root's low port, taken back by root's next start."""
     words = f"{write(real_systemd)} --user nobody --listen web=127.0.0.1:85 --workers 1"
-    name = unit(words, KEEPS + RESTARTS)
+    name = unit(words, keeps(real_systemd) + RESTARTS)
     start(real_systemd, name)
     assert kill_with_a_queue(real_systemd, name, "85") == ANSWERED
 
@@ -269,7 +282,10 @@ def test_it_is_kept_for_a_service_that_becomes_another_user(
 def test_status_says_what_is_kept(real_systemd: RealSystemd, unit: Callable[..., str]) -> None:
     """Whether the unit has the line that it needs is seen from outside."""
     words = f"{write(real_systemd)} --name seen --listen web=127.0.0.1:8144"
-    for settings, shown in ((KEEPS, ", kept over restarts\n"), (KEEPS_NOTHING, "8144\n")):
+    for settings, shown in (
+        (keeps(real_systemd), ", kept over restarts\n"),
+        (KEEPS_NOTHING, "8144\n"),
+    ):
         name = unit(words, f"{settings}RuntimeDirectory=seen\n")
         start(real_systemd, name)
         asking = ("env", f"PYTHONPATH={SOURCE_INSIDE}", *FORKFIRST.split(), "status", "seen")

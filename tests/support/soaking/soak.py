@@ -69,7 +69,8 @@ class Soak:
         """Deploy code; *text* instead of the program that says *word*."""
         text = text or (PROGRAMS / "soaked.py").read_text().replace("first", word)
         # Never of the same size: Python takes a file of the same second and size for the same file.
-        self.home.program("app.py", f"{text}# {next(self._comments) * 'x'}\n")
+        whole = self.home.program("app.new", f"{text}# {next(self._comments) * 'x'}\n")
+        whole.rename(whole.with_suffix(".py"))  # nobody reads half of it
 
     def reload(self, *flags: str) -> None:
         """Deploy good code by a reload that must succeed."""
@@ -253,6 +254,8 @@ def run(soak: Soak, seconds: float, say: Callable[[str], object]) -> None:
     errors = clients.list_errors(ledger, soak.kills)
     assert not errors, errors[:20]
     assert len(clients.failures) <= len(soak.kills) * CLIENTS
+    refused = [one for one in clients.failures if "Refused" in one.what]
+    assert not refused, refused[:20]  # whoever died, somebody has the listener
     words = {one["status"] for one in soak.wait_settled()["workers"]}
     assert words == {soak.word}, (words, soak.word)
     assert last == first, (last, first)
