@@ -135,8 +135,15 @@ def _convert(data: object, shape: type[_Shape], path: str, prefix: str) -> _Shap
         # msgspec ends its text with " - at `$.key`": the place belongs before the complaint
         complaint, _, place = str(error).partition(" - at `$")
         key = (prefix + place.strip("`.")).rstrip(".")
+        hint = ""
         if complaint.startswith("Object contains unknown field"):
-            known = ", ".join(field.encode_name for field in msgspec.structs.fields(shape))
-            complaint = f"unknown key {complaint.split()[-1]}; expected one of {known}"
-        message = f"{path}: {key}: {complaint[0].lower()}{complaint[1:]}"
-        raise errors.ConfigError(message) from error
+            import difflib  # noqa: PLC0415 - only for a mistake
+
+            known = [field.encode_name for field in msgspec.structs.fields(shape)]
+            unknown = complaint.split()[-1]
+            complaint = f"unknown key {unknown}; expected one of {', '.join(known)}"
+            near = difflib.get_close_matches(unknown.strip("`"), known, n=1, cutoff=0.7)
+            hint = f"did you mean {near[0]}" if near else ""
+        where = f"{path}: {key}" if key else path
+        message = f"{where}: {complaint[0].lower()}{complaint[1:]}"
+        raise errors.ConfigError(message, hint=hint) from error

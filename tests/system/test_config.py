@@ -214,7 +214,7 @@ WHOLE = {
     "service = 3": "service: expected `object`, got `int`",
     "[service]\napp = 3": "service.app: expected `object`, got `int`",
     "[service.app.more]\nx = 1": "service.app: unknown key `more`",
-    "[services.app]": "unknown key `services`; expected one of service, check",
+    "[services.app]": "forkfirst.toml: unknown key `services`; expected one of service, check",
     "[service.app": "not valid TOML: ",
     '[service."a b"]\ntarget = "a"': "'a b' cannot name a service",
     '[service."-a"]\ntarget = "a"': "'-a' cannot name a service",
@@ -226,6 +226,14 @@ def test_a_wrong_file_is_one_line(home: Home, text: str) -> None:
     """Its shape, its syntax, or a name that could not be a file's."""
     write(home, text)
     assert WHOLE[text] in refuse(home).err.splitlines()[0]
+
+
+def test_a_mistyped_key_is_recognized(home: Home) -> None:
+    """Of forty keys, the one that was meant is a letter away."""
+    write(home, '[service.app]\ntarget = "a:b"\nlisten-timeout = 3\n')
+    assert "did you mean" not in refuse(home).err
+    write(home, '[service.app]\ntarget = "a:b"\nready-timout = 3\n')
+    assert refuse(home).err.endswith("\n  did you mean ready-timeout\n")
 
 
 def test_a_file_that_is_no_text(home: Home) -> None:

@@ -15,7 +15,7 @@ _KINDS = {"int": "a whole number", "float": "a number"}
 def _find_near(word: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 - loaded with the commands, and used only here
 
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return near[0] if near else ""
 
 
