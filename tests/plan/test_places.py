@@ -73,6 +73,8 @@ def test_the_places_of_each_kind_of_user() -> None:
     user = find_places("app", Host(uid=1000, pid=2, home="/home/me", directory="/"))
     assert user.log == "/home/me/.local/state/forkfirst/app.log"
     assert user.pid_file == "/home/me/.local/state/forkfirst/run/app.pid"
+    homeless = Host(uid=1000, pid=2, home="/", directory="/")  # as container engines have it
+    assert find_places("app", homeless).log == "/.local/state/forkfirst/app.log"
     xdg = Host(uid=1000, pid=2, home="/home/me", directory="/", state_home="/xdg")
     assert find_places("app", xdg).log == "/xdg/forkfirst/app.log"
     moved = Host(uid=0, pid=2, home="/root", directory="/", state_directory="/state")

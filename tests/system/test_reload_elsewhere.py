@@ -31,6 +31,16 @@ CONTAINER = ("unshare", "--fork", "--kill-child", "--pid", "--mount-proc")
 # -- process 1 of a container -------------------------------------------------------------------
 
 
+def test_process_1_without_a_place_for_its_files_says_what_to_do(home: Home) -> None:
+    """The first error of a container whose user has no home, where nobody can look around."""
+    home.environment |= {"FORKFIRST_STATE_DIR": "/proc/nowhere"}
+    done = home.run(*CONTAINER, *home.words("run", home.program("app.py", "def main(): pass\n")))
+    assert (done.status, done.out) == (78, "")
+    said = 'forkfirst: cannot start "app": cannot make directory /proc/nowhere/run with mode 0700'
+    assert done.err.startswith(said)
+    assert done.err.endswith("\n  let FORKFIRST_STATE_DIR name a directory of this user's\n")
+
+
 class Container:
     """A service that runs as process 1 of a pid namespace of its own."""
 

@@ -103,4 +103,8 @@ def _find_base(what: str, host: Host) -> str:
 
 def _state_home(host: Host) -> str:
     # The base directory specification: a relative value must be ignored.
-    return host.state_home if host.state_home.startswith("/") else f"{host.home}/.local/state"
+    return (
+        host.state_home
+        if host.state_home.startswith("/")
+        else f"{host.home.rstrip('/')}/.local/state"
+    )

@@ -42,8 +42,9 @@ def run(start: Start, table: Table = apply.TABLE) -> NoReturn:
     """
     try:
         taking.apply_steps(start.plan.launcher, start, table)
-    except errors.ForkfirstError:
+    except errors.ForkfirstError as error:
         start.undo()
+        error.args = (f'cannot start "{start.plan.service.name}": {error}',)
         raise
     if start.child == 0:
         signals.unblock_all()
