@@ -30,7 +30,7 @@ def make_objects(mebibytes: int) -> list[dict[str, object]]:
     until = read_resident() + mebibytes * 2**20
     while mebibytes and read_resident() < until:
         first = len(made)
-        made += [{"id": n, "name": f"n{n}", "tags": [n]} for n in range(first, first + 5000)]
+        made += [{"id": n, "name": f"n{n}", "tags": [n]} for n in range(first, first + 250)]
     return made
 
 

@@ -24,6 +24,7 @@ from forkfirst import errors
 from forkfirst.guard import verdict
 from forkfirst.plan.fleet import preloading
 from forkfirst.stages import answers, apply, child, program, taking
+from forkfirst.stages.preload import sharing
 from forkfirst.stages.preload.asking import FORK, REOPEN, STACKS
 from forkfirst.stages.supervise import worker
 from forkfirst.unix import channel, children, lifeline, passage, session, signals
@@ -96,6 +97,7 @@ def _preload(step: preloading.Preload, start: Start) -> NoReturn:
     faulthandler.dump_traceback_later(
         start.plan.service.ready_seconds * _SHOW_STACK_AT, file=_STDERR
     )
+    sharing.leave_inherited()
     gc.disable()  # it would walk through what is being made again and again, and find nothing
     assert start.facts is not None  # noqa: S101 - `make_start` has made it
     status = child.attempt(start, child.Telling(start, start.facts), lambda: _import(start))
@@ -103,9 +105,7 @@ def _preload(step: preloading.Preload, start: Start) -> NoReturn:
     if status or start.program is None:  # None: it has left by `sys.exit(0)`
         child.leave(start, status)
     signals.block_all()  # from here on, a signal is for none of those that are forked
-    # What is alive now stays for good: no collection, here or in a worker, writes to its pages.
-    gc.collect()
-    gc.freeze()
+    sharing.settle()
     _judge(step, start)
     spare = _fork_spare(start)
     channel.send(start.report_to, "preloaded")
