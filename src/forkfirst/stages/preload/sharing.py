@@ -3,10 +3,10 @@
 A page is shared until somebody writes to it, and then it is copied, whole: 4 KiB for one word. So
 what a worker writes should lie together, and what the others need not write should not be written.
 
-Measured with eight workers of a program of 280 MiB (benchmarks/workers.py), all processes of the
-service together, CPython 3.11 and 3.13: 46.1 and 39.5 MiB that were not shared became 36.3 and
-34.2. What is left is what any fork of Python pays: a child of a bare `os.fork` that runs the same
-loop by hand copies 3.8 and 3.2 MiB, and a worker here 3.9 and 3.7.
+Measured with eight workers of a program of 280 MiB (benchmarks/workers.py), after 50,000 requests:
+what all processes of the service do not share was 46 MiB on CPython 3.11 and 39 on 3.13, and is 36
+and 32. What is left is what any fork of Python pays: a worker has 3.9 and 3.4 MiB of its own, a
+child of a bare `os.fork` that runs the same loop by hand 3.9 and 3.2.
 """
 
 from __future__ import annotations

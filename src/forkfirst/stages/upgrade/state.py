@@ -18,7 +18,7 @@ from forkfirst.stages.supervise.kit import Kit
 from forkfirst.stages.supervise.loop import Supervisor
 from forkfirst.stages.supervise.process import Process
 from forkfirst.stages.supervise.spread import Spread
-from forkfirst.stages.upgrade import plain
+from forkfirst.stages.upgrade import parsing, plain
 from forkfirst.unix import descriptors, held_pidfile
 
 TYPE_CHECKING = False
@@ -94,12 +94,10 @@ def read(fd: int) -> dict[str, Any]:
     Raises:
         ForkfirstError: It does not.
     """
-    import json  # noqa: PLC0415 - the control server will need it
-
     text = b""
     while part := os.pread(fd, _CHUNK, len(text)):
         text += part
-    state: dict[str, Any] = json.loads(text)
+    state: dict[str, Any] = parsing.parse(text.decode("ascii"))
     if state["format"] != FORMAT:
         message = (
             f"forkfirst {state['forkfirst']} hands over in form {state['format']}, "
