@@ -309,6 +309,7 @@ def test_stacks_show_where_a_loop_is_stuck(home: Home, told: Told) -> None:
     done = home.forkfirst("stacks", "app")
     assert "blocked_here" in done.out
     assert home.forkfirst("stop", "app", "--grace-period", "0").status == 0
+    assert "\n  1 call of forkfirst before these\n" in done.out
 
 
 def test_logs_shows_the_last_lines(home: Home) -> None:

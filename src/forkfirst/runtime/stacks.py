@@ -168,7 +168,8 @@ def _read_stack(frame: FrameType | None, until: FrameType | None = None) -> Chai
     calls.reverse()
     own = _count_own(calls)
     if 0 < own < len(calls) <= own + MAX_DEPTH:
-        return f"{own} calls of forkfirst before these", calls[own:], ""
+        times = "1 call" if own == 1 else f"{own} calls"
+        return f"{times} of forkfirst before these", calls[own:], ""
     left_out = len(calls) - MAX_DEPTH
     return f"{left_out} calls before these" if left_out > 0 else "", calls[-MAX_DEPTH:], ""
 
