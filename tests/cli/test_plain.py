@@ -64,6 +64,9 @@ def test_what_is_plain_means_what_argparse_makes_of_it(line: tuple[str, list[str
         "status shop --json",
         "logs -f shop -n 20",
         "scale shop 6",
+        "stop --grace-period 3 shop worker",
+        "restart",
+        "forget shop worker",
     ],
 )
 def test_what_people_type_is_plain(line: str) -> None:
@@ -78,13 +81,13 @@ def test_what_people_type_is_plain(line: str) -> None:
         "start app.py --nam shop",
         "start --workers four app.py",
         "run app.py another.py",
-        "stop",
+        "forget",
         "stop --help",
+        "stop shop --grace-period 3 worker",
         "start --listen",
         "start --name --json",
         "status shop --json=yes",
         "listen --color purple",
-        "forget one two",
     ],
 )
 def test_what_is_wrong_or_rare_is_left_to_argparse(line: str) -> None:

@@ -393,7 +393,7 @@ def test_what_does_not_run_cannot_be_asked(home: Home, command: str) -> None:
         ),
         (("start", "a", "--", "b"), "give either the target a or a command after --, not both"),
         (("start", "a.py", "--env", "A"), "--env A: expected NAME=VALUE"),
-        (("stop",), f"forkfirst stop needs NAME{HELP.format('stop')}"),
+        (("reload",), f"forkfirst reload needs NAME{HELP.format('reload')}"),
         (
             ("logs", "a", "-n", "-1"),
             f"-n/--lines: expected 0 or more, got -1{HELP.format('logs')}",

@@ -54,6 +54,44 @@ def test_a_start_with_a_name_starts_that_one(home: Home) -> None:
     assert names(home) == {"two"}
 
 
+def test_restart_and_stop_without_a_name_mean_all_of_the_file(home: Home) -> None:
+    """What one command started, one command ends."""
+    write(home, TWO)
+    home.start()
+    before = {home.pid("one"), home.pid("two")}
+    again = home.forkfirst("restart")
+    assert (again.status, again.err) == (0, "")
+    after = {home.pid("one"), home.pid("two")}
+    assert not before & after
+    assert {*home.list_processes()} == after
+    done = home.forkfirst("stop")
+    assert (done.status, done.err) == (0, "")
+    assert [line.partition(":")[0] for line in done.out.splitlines()] == ["one", "two"]
+    assert home.list_processes() == {}
+
+
+def test_of_several_names_each_is_stopped_whatever_becomes_of_the_others(home: Home) -> None:
+    """The first failure's status is the command's."""
+    write(home, TWO)
+    home.start()
+    home.stop("one")
+    done = home.forkfirst("stop", "one", "two")
+    assert done.status == errors.NotRunningError.exit_status
+    assert '"one" is not running' in done.err
+    assert done.out.startswith("two: stopped")
+    assert home.list_processes() == {}
+
+
+def test_stop_without_a_name_and_without_a_file_stops_nothing(home: Home) -> None:
+    """A guess would stop something that was not meant."""
+    home.start(f"{PROGRAMS / 'daemons.py'}:wait", "--name", "other")
+    done = home.forkfirst("stop")
+    assert done.status == 64
+    assert "no service was named: there is neither forkfirst.toml" in done.err
+    assert done.err.endswith("\n  name one, to stop it\n")
+    assert names(home) == {"other"}
+
+
 def test_one_that_fails_does_not_keep_the_others_from_starting(home: Home) -> None:
     """Each says how it went; the first failure's status is the command's."""
     write(home, TWO.replace(":wait", ":nosuch"))

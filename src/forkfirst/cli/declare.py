@@ -225,25 +225,15 @@ def make_declarations(arguments: argparse.Namespace) -> list[Declaration]:
 def _from_file(
     arguments: argparse.Namespace, flags: dict[str, Any], origin: config.Origin
 ) -> list[Declaration]:
-    directory = origin.directory
-    path = arguments.config or config.find_file(directory)
     target = arguments.target
-    if not path:
-        what = f'no service "{target}"' if target else "no service was named"
-        message = f"{what}: there is neither forkfirst.toml nor [tool.forkfirst] in {directory}"
-        raise errors.UsageError(
-            message, hint="give a target such as app.py:main or package.app:main"
-        )
-    path = os.path.join(directory, path)
-    services = config.read_services(path)
+    what = f'no service "{target}"' if target else "no service was named"
+    hint = "give a target such as app.py:main or package.app:main"
+    path, services = _read_file(arguments.config, origin.directory, what, hint)
     if target and target not in services:
         message = f'no service "{target}" in {path}'
-        hint = "it declares " + (", ".join(services) or "none")
+        hint = "it declares " + ", ".join(services)
         raise errors.UsageError(message, hint=hint)
     names = [target] if target else list(services)
-    if not names:
-        message = f"{path} declares no service"
-        raise errors.UsageError(message)
     if arguments.name and len(names) > 1:
         message = f"--name needs one service, but {path} declares {len(names)}"
         raise errors.UsageError(message)
@@ -258,6 +248,32 @@ def _from_file(
         )
         for name in names
     ]
+
+
+def list_declared(hint: str) -> list[str]:
+    """Return the names of all services in the configuration file; if there is none, give *hint*.
+
+    Raises:
+        UsageError: There is no such file, or no service in it.
+        ConfigError: As `config.read_services`.
+    """
+    return list(_read_file(None, os.getcwd(), "no service was named", hint)[1])
+
+
+def _read_file(
+    path: str | None, directory: str, what: str, hint: str
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return which file applies in *directory*, and the tables of its services, of which one is."""
+    path = path or config.find_file(directory)
+    if not path:
+        message = f"{what}: there is neither forkfirst.toml nor [tool.forkfirst] in {directory}"
+        raise errors.UsageError(message, hint=hint)
+    path = os.path.join(directory, path)
+    services = config.read_services(path)
+    if not services:
+        message = f"{path} declares no service"
+        raise errors.UsageError(message)
+    return path, services
 
 
 def _split_variable(text: str) -> tuple[str, str]:

@@ -116,6 +116,9 @@ def _do(service: Service, name: str, words: list[str]) -> int:
         elif not action.option_strings:
             parser.usage += f" {action.metavar}"
     namespace = parser.parse_args([name, *arguments])
+    if getattr(namespace, "names", [name]) != [name]:
+        message = f'{parser.prog} does not know what "{namespace.names[1]}" is'
+        raise errors.UsageError(message, hint="the service is the program's own")
     if command == "reload":
         namespace.declaration = declare_by_name(service)
     return act(command, namespace)

@@ -17,6 +17,9 @@ _NO_VALUE = {"store_true": True, "store_const": None}
 
 _WITH_VALUE = ("store", "append")
 
+_SEVERAL = ("*", "+")
+"""What a positional that takes more than one word has for `nargs`."""
+
 
 class Arguments:
     """What a command line means, as attributes: what argparse calls a namespace."""
@@ -87,15 +90,25 @@ class Parser:
 
     def _fill(self, arguments: Arguments, words: Iterator[str]) -> None:
         left = list(self._positionals)
+        several: list[str] | None = None
         for word in words:
             if word.startswith("-"):
+                several = None  # what follows is not taken for more of the same
                 self._take_option(arguments, word, words)
-            elif not word or not left or left[0].nargs not in (None, "?"):
+            elif several is not None and word:
+                several.append(word)
+            elif not word or not left:
                 raise _NotPlainError
+            elif left[0].nargs in _SEVERAL:
+                several = [word]
+                setattr(arguments, left.pop(0).dest, several)
             else:
                 left.pop(0).put(arguments, word)
-        if any(argument.nargs != "?" for argument in left):
-            raise _NotPlainError
+        for argument in left:
+            if argument.nargs == "*":
+                setattr(arguments, argument.dest, [])
+            elif argument.nargs != "?":
+                raise _NotPlainError
 
     def _take_option(self, arguments: Arguments, word: str, words: Iterator[str]) -> None:
         option = self._options.get(word)

@@ -6,13 +6,14 @@ import os
 import sys
 
 from forkfirst import errors
-from forkfirst.cli import known
+from forkfirst.cli import declare, known
 from forkfirst.plan import order
 from forkfirst.stages import record, running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from forkfirst.cli.known import KnownService
     from forkfirst.plan.service import Declaration
@@ -27,7 +28,12 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     if command == "forget":
         parser.add_argument("names", nargs="+", metavar="NAME", help="a service that does not run")
         return
-    parser.add_argument("name", metavar="NAME", help="the service")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a service; with none, every service in the configuration file",
+    )
     parser.add_argument(
         "--grace-period",
         metavar="SECONDS",
@@ -40,8 +46,32 @@ def run(command: str, arguments: argparse.Namespace) -> int:
     """Do *command*; return its exit status."""
     if command == "forget":
         return forget(arguments.names)
-    act = stop if command == "stop" else restart
-    return act(known.find(arguments.name), arguments.grace_period)
+    names = arguments.names or declare.list_declared(f"name one, to {command} it")
+    services = [known.find(name) for name in names]
+    if command == "restart":
+        return restart(services, arguments.grace_period)
+    return _do_each(services, lambda service: stop(service, arguments.grace_period))
+
+
+def _do_each(services: list[KnownService], act: Callable[[KnownService], int]) -> int:
+    """Do *act* with each service, whatever becomes of the others; the first failure counts.
+
+    Raises:
+        ForkfirstError: That of the only one.
+    """
+    from forkfirst.cli.main import complain  # noqa: PLC0415 - it has loaded us
+
+    status = 0
+    for service in services:
+        try:
+            outcome = act(service)
+        except errors.ForkfirstError as error:
+            if len(services) == 1:
+                raise
+            complain(error)
+            outcome = error.exit_status
+        status = status or outcome
+    return status
 
 
 def stop(service: KnownService, grace: float | None) -> int:
@@ -95,8 +125,27 @@ def stop_if_running(declared: Declaration) -> None:
         end(service, found, None)
 
 
-def restart(service: KnownService, grace: float | None) -> int:
-    """Stop *service*, then give the very command that started it, where it was given."""
+def restart(services: list[KnownService], grace: float | None) -> int:
+    """Stop each service, then give the very command that started it, where it was given."""
+    if len(services) == 1:
+        _stop_to_restart(services[0], grace)
+        os.execv(services[0].command[0], services[0].command)  # noqa: S606 - our own interpreter, no shell
+
+    from forkfirst.stages import launch  # noqa: PLC0415 - only for several
+
+    def act(service: KnownService) -> int:
+        _stop_to_restart(service, grace)
+        return launch.start_by_command(service.command)
+
+    return _do_each(services, act)
+
+
+def _stop_to_restart(service: KnownService, grace: float | None) -> None:
+    """Stop *service* if it runs, and be where its command means what it meant.
+
+    Raises:
+        ForkfirstError: It cannot be started again, so it was not stopped; or not be stopped.
+    """
     if service.mode not in ("", order.DAEMON):
         message = f'cannot restart "{service.name}": it runs in the foreground'
         raise errors.UsageError(message, hint="whoever supervises it must start it again")
@@ -109,8 +158,6 @@ def restart(service: KnownService, grace: float | None) -> int:
     if found is not None:
         end(service, found, grace)
     sys.stdout.flush()
-    os.execv(service.command[0], service.command)  # noqa: S606 - our own interpreter, no shell
-    raise AssertionError
 
 
 def forget(names: list[str]) -> int:

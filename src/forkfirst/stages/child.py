@@ -161,7 +161,8 @@ def attempt(start: Start, telling: Telling, act: Callable[[], int]) -> int:
         return act()
     except errors.ForkfirstError as error:
         if start.report_to == NO_DESCRIPTOR:
-            sys.stderr.write(f"forkfirst: {error}\n")
+            hint = f"\n  {error.hint}" if error.hint else ""
+            sys.stderr.write(f"forkfirst: {error}{hint}\n")
         else:
             taking.report_refusal(start.report_to, error)
         _note_failure(facts, error)

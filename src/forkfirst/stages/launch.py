@@ -64,6 +64,15 @@ def launch(start: Start, table: Table = apply.TABLE) -> None:
         raise
 
 
+def start_by_command(command: tuple[str, ...]) -> int:
+    """Have another launcher start a service by its command line; return its exit status.
+
+    Source: posix_spawn(3).
+    """
+    pid = os.posix_spawn(command[0], command, os.environ)
+    return children.exit_status(os.waitpid(pid, 0)[1])
+
+
 def _make_process(start: Start, table: Table) -> fork_first.Forked:
     """Make the process that will be the service, by a fork or as a fresh interpreter."""
     service = start.plan.service
