@@ -133,6 +133,55 @@ def test_status_of_what_does_not_run_is_3(home: Home) -> None:
     assert home.forkfirst("status", "app") == (3, "app: not running\n", "")
 
 
+@pytest.mark.parametrize(("end", "status"), [("raise SystemExit(7)", 7), ("1 / 0", 1), ("", 0)])
+def test_of_what_ended_by_itself_it_is_said_how_and_when(home: Home, end: str, status: int) -> None:
+    """The launcher had gone by then, so nobody else could know."""
+    home.program("app.py", f"async def main(context):\n    context.ready()\n    {end}\n")
+    home.start("app.py")
+    home.wait_alone()
+    seen = home.forkfirst("status", "app")
+    assert seen.status == 3
+    said = re.fullmatch(
+        r"app: not running; it ended by itself at (.*), with status (\d+); "
+        r"see forkfirst logs app\n",
+        seen.out,
+    )
+    assert said is not None, seen
+    assert int(said[2]) == status
+    assert json.loads(home.forkfirst("status", "app", "--json").out)["ended"] == status
+    assert said[0][len("app: not running; ") :].split(";")[0] in home.forkfirst("ps").out
+    assert "it ended by itself" in home.forkfirst("stop", "app").err
+
+
+def test_of_a_command_too(home: Home) -> None:
+    """Whatever runs it, the question is the same."""
+    home.start("--name", "app", "--settle", "0", "--", "sh", "-c", "exit 7")
+    home.wait_alone()
+    assert json.loads(home.forkfirst("status", "app", "--json").out)["ended"] == 7
+
+
+def test_a_service_that_was_stopped_did_not_end_by_itself(home: Home) -> None:
+    """Nor one that was started again since."""
+    home.program("app.py", "async def main(context):\n    context.ready()\n    1 / 0\n")
+    home.start("app.py")
+    home.wait_alone()
+    home.start(f"{DAEMONS}:wait", "--name", "app")
+    assert home.status("app")["ended"] is None
+    home.stop("app")
+    assert home.forkfirst("status", "app") == (3, "app: not running\n", "")
+
+
+def test_workers_that_cannot_be_kept_alive_leave_word_too(home: Home) -> None:
+    """The supervisor gave up, and its log is the only other place that says so."""
+    home.program(
+        "app.py",
+        "import time\nasync def main(context):\n    context.ready()\n    raise SystemExit(7)\n",
+    )
+    home.start("app.py", "--workers", "1", "--crash-limit", "2")
+    home.wait_alone()
+    assert json.loads(home.forkfirst("status", "app", "--json").out)["ended"] > 0
+
+
 def test_status_of_what_was_killed_is_1(home: Home) -> None:
     """LSB's "dead, but its pid file is left"."""
     home.start(f"{DAEMONS}:wait", "--name", "app")
@@ -140,7 +189,8 @@ def test_status_of_what_was_killed_is_1(home: Home) -> None:
     home.end_all()
     done = home.forkfirst("status", "app")
     assert done.status == 1
-    assert done.out == f"app: dead; its pid file is left (pid {pid}), a start replaces it\n"
+    what = f"its pid file is left (pid {pid}), a start replaces it"
+    assert done.out == f"app: dead; {what}; see forkfirst logs app\n"
     home.start(f"{DAEMONS}:wait", "--name", "app")
 
 

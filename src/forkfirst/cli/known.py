@@ -35,7 +35,8 @@ class KnownService(Value):
         owner: The user that it became, which the pid file is that of; None if it became nobody.
         managed: Whether a manager runs it, and so it has no pid file.
         directory: Where it was started.
-        command: What starts it again; empty if it was never started, or ended by itself.
+        command: What starts it again; empty if it was never started in the background.
+        ended: If it has ended by itself: its exit status, and when, in seconds since the epoch.
         doubt: Why its record cannot be read, and the rest is only what is usual; or "".
     """
 
@@ -50,6 +51,7 @@ class KnownService(Value):
     managed: bool = False
     directory: str = "/"
     command: tuple[str, ...] = ()
+    ended: tuple[int, ...] = ()
     doubt: str = ""
 
     def ask(
@@ -131,6 +133,7 @@ def find(name: str) -> KnownService:
         owner=kept.owner,
         directory=kept.directory,
         command=kept.command,
+        ended=kept.ended,
     )
 
 
@@ -147,7 +150,21 @@ def make_not_running(service: KnownService) -> errors.NotRunningError:
         return errors.NotRunningError(
             f"{message}, or not where it usually is: {service.doubt}", hint=hint
         )
+    if service.ended:
+        hint = f"forkfirst logs {service.name}"
+        return errors.NotRunningError(f"{message}: {describe_end(service)}", hint=hint)
     return errors.NotRunningError(message, hint=find_near(service.name))
+
+
+def describe_end(service: KnownService) -> str:
+    """Say how and when *service* has ended by itself; "" if it has not."""
+    if not service.ended:
+        return ""
+    import time  # noqa: PLC0415 - built in
+
+    status, when = service.ended
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+    return f"it ended by itself at {at}, with status {status}"
 
 
 def find_near(name: str) -> str:

@@ -32,7 +32,8 @@ class Observation(Value):
         state: running, starting, stopping, stuck, dead, stopped or unknown.
         pid: The process that holds the lock, or held it; 0 if none is known.
         facts: What the service said of itself; empty if it does not run or does not answer.
-        trouble: Why it did not answer, or "".
+        trouble: Why it did not answer, or how it ended by itself, or "".
+        ended: Its exit status, if it ended by itself; else None.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Observation(Value):
     pid: int = 0
     facts: dict[str, Any] = {}  # noqa: RUF012 - a Value's default is never changed
     trouble: str = ""
+    ended: int | None = None
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
@@ -89,7 +91,8 @@ def observe(service: KnownService) -> Observation:
             name=service.name,
             exit_status=UNKNOWN if service.doubt else NOT_RUNNING,
             state="unknown" if service.doubt else "stopped",
-            trouble=service.doubt,
+            trouble=service.doubt or known.describe_end(service),
+            ended=service.ended[0] if service.ended else None,
         )
     if found is not None and not found.is_running:
         return Observation(
@@ -129,18 +132,10 @@ def _explain_silence(service: KnownService, found: running.Found | None) -> Obse
     )
 
 
-def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
+def describe(seen: Observation) -> str:
     """Return the state in words, the most important first."""
-    match seen.state:
-        case "stopped":
-            return f"{seen.name}: not running"
-        case "dead" if seen.trouble:
-            see = f"see forkfirst stop {seen.name}"
-            return f"{seen.name}: dead, pid {seen.pid}; {seen.trouble}: {see}"
-        case "dead":
-            return f"{seen.name}: dead; its pid file is left (pid {seen.pid}), a start replaces it"
-        case "unknown":
-            return f"{seen.name}: unknown: {seen.trouble}"
+    if seen.exit_status != RUNNING:
+        return f"{seen.name}: {_describe_absence(seen)}"
     lines = [f"{seen.name}: {seen.state}, pid {seen.pid}"]
     facts = seen.facts
     if seen.trouble:
@@ -169,6 +164,18 @@ def describe(seen: Observation) -> str:  # noqa: C901 - one case for each state
             f"  lost     {facts['dropped_bytes']} bytes of output: the log was not writable"
         )
     return "\n".join(lines)
+
+
+def _describe_absence(seen: Observation) -> str:
+    see = f"see forkfirst logs {seen.name}"
+    match seen.state:
+        case "unknown":
+            return f"unknown: {seen.trouble}"
+        case "stopped":
+            return f"not running; {seen.trouble}; {see}" if seen.trouble else "not running"
+    if seen.trouble:
+        return f"dead, pid {seen.pid}; {seen.trouble}: see forkfirst stop {seen.name}"
+    return f"dead; its pid file is left (pid {seen.pid}), a start replaces it; {see}"
 
 
 def _describe_listeners(facts: dict[str, Any]) -> list[str]:
@@ -222,6 +229,7 @@ def _as_object(seen: Observation) -> dict[str, Any]:
         "running": seen.exit_status == RUNNING,
         "pid": seen.pid or None,
         "trouble": seen.trouble or None,
+        "ended": seen.ended,
     }
 
 
@@ -242,7 +250,7 @@ def _tabulate(all_seen: list[Observation]) -> str:
                 str(seen.pid or "-"),
                 describe_seconds(facts["uptime_seconds"]) if facts else "-",
                 f"{facts['rss_bytes'] / 2**20:.1f} MiB" if facts else "-",
-                str(facts.get("status", "")),
+                str(facts.get("status", "")) or seen.trouble,
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -165,6 +165,7 @@ class _Watch:
             ended, raw = os.waitpid(self._pid, os.WNOHANG)
             if ended:
                 self._hear()  # its last words: it may have said READY and ended at once
+                self._context.ended_by_itself = not self._stops
                 return self._make_status(raw)
             now = time.monotonic()
             if now >= self._settled_at:

@@ -55,6 +55,7 @@ class Context:
         resume_accepting: Take them again.
         end_accepting: Take none any more, because the program is to stop.
         failure: What the program ended by, if that was a failure.
+        ended_by_itself: Whether it has ended though nobody had asked it to.
         outside: Who manages the service, or None; see `runtime.outside`.
         stored_descriptors: Name and descriptor of what was kept for it, and not taken yet.
         directories: Where its directories are, by the variables that may say otherwise.
@@ -87,6 +88,7 @@ class Context:
         self.resume_accepting: Callable[[], object] = _ignore
         self.end_accepting: Callable[[], object] = _ignore
         self.failure: BaseException | None = None
+        self.ended_by_itself = False
         self.outside: Outside | None = None
         self.stored_descriptors: list[tuple[str, int]] = []
         self.directories: Mapping[str, str] = {}
@@ -102,8 +104,7 @@ class Context:
         self._on_stopping = on_stopping
         self._making = allocate_lock()
         self._first_ready = allocate_lock()  # taken for good by whoever says ready first
-        self._stopping = False
-        self._cooperative = False
+        self._stopping = self._cooperative = False
         self._wakers: list[Callable[[], None]] = []
 
     # -- for the program -----------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Ending:
 
     def _finish(self) -> None:
         self.has_ended = True
+        self._context.ended_by_itself = not self._context.stopping
         self._context.begin_stopping()  # or its tasks and threads would wait for that for ever
 
 

@@ -343,6 +343,9 @@ def leave(start: Start, status: int) -> NoReturn:
         start.predecessor.end()
     if start.server is not None:
         start.server.stop()
+    context = None if start.facts is None else start.facts.context
+    if context is not None and context.is_ready and context.ended_by_itself:
+        start.note_end(status)
     start.tidy()
     stdio.flush_standard_streams()
     session.leave(status)

@@ -7,14 +7,15 @@ can hold, and nothing to import (json would cost a start 3 ms).
 from __future__ import annotations
 
 import os
+import time
 
 from forkfirst import errors
 from forkfirst.stages.start import unlink_if_present
 from forkfirst.unix import pidfile
-from forkfirst.values import Value
+from forkfirst.values import Value, replace
 
-_VERSION = "2"
-_FIXED_FIELDS = 8
+_VERSION = "3"
+_FIXED_FIELDS = 9
 
 
 class Record(Value):
@@ -29,6 +30,7 @@ class Record(Value):
         control: Where it answers.
         owner: The user that it became, or is.
         command: The command line that starts the service again.
+        ended: If it has ended by itself: its exit status, and when, in seconds since the epoch.
     """
 
     mode: str
@@ -39,6 +41,7 @@ class Record(Value):
     control: str
     owner: int
     command: tuple[str, ...]
+    ended: tuple[int, ...] = ()
 
 
 def write(path: str, record: Record) -> None:
@@ -54,7 +57,8 @@ def write(path: str, record: Record) -> None:
     """
     fields = (
         *(_VERSION, record.mode, record.directory, record.pid_file, record.log),
-        *(str(record.session), record.control, str(record.owner), *record.command),
+        *(str(record.session), record.control, str(record.owner)),
+        *(" ".join(map(str, record.ended)), *record.command),
     )
     _replace(path, b"".join(os.fsencode(field) + b"\0" for field in fields))
 
@@ -74,6 +78,18 @@ def _replace(path: str, data: bytes) -> None:
         raise
     finally:
         os.close(fd)
+
+
+def note_end(path: str, status: int) -> None:
+    """Note in the record at *path* that its service, which holds its lock still, ends by itself.
+
+    Raises:
+        OSError: It cannot be written.
+        ForkfirstError: It is not ours to read.
+    """
+    kept = read(path)
+    if kept is not None:
+        write(path, replace(kept, ended=(status, int(time.time()))))
 
 
 def read_old(path: str) -> bytes | None:
@@ -140,10 +156,10 @@ def read(path: str) -> Record | None:
         message = f"cannot read {path}: {(error.strerror or str(error)).lower()}"
         raise errors.PermissionRefusedError(message) from error
     known = len(fields) >= _FIXED_FIELDS and fields[0] == _VERSION
-    if not known or not (fields[5] + fields[7]).isdecimal():
+    if not known or not "".join((fields[5], fields[7], *fields[8].split())).isdecimal():
         message = f"cannot read {path}: not a record of forkfirst, or of another version"
         raise errors.ForkfirstError(message)
-    _, mode, directory, pid_file, log, session, control, owner, *command = fields
+    _, mode, directory, pid_file, log, session, control, owner, ended, *command = fields
     return Record(
         mode=mode,
         directory=directory,
@@ -153,4 +169,5 @@ def read(path: str) -> Record | None:
         control=control,
         owner=int(owner),
         command=tuple(command),
+        ended=tuple(map(int, ended.split())),
     )

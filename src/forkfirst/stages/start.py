@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from forkfirst import errors
 from forkfirst.stages.taking import NO_DESCRIPTOR
 
 TYPE_CHECKING = False
@@ -129,6 +130,21 @@ class Start:
                 _try(lambda: unlink_if_same(path, inode, device))  # noqa: B023 - called at once
         if self.pid_file is not None:
             _try(self.pid_file.release)
+
+    def note_end(self, status: int) -> None:
+        """Leave word, where a person looks for it, that a daemon ends by itself with *status*.
+
+        One that may not write there any more, having become another user, leaves none; nor does one
+        that a successor has replaced, or whose end somebody waits for.
+        """
+        if self.plan.mode != "daemon" or self.pid_file is None:
+            return
+        try:
+            from forkfirst.stages import record  # noqa: PLC0415 - few services end so
+
+            record.note_end(self.plan.places.record, status)
+        except (OSError, ImportError, errors.ForkfirstError):
+            return  # what it holds must still be given up
 
     def give_away(self) -> None:
         """Leave lock and paths to the successor, which has them too: nothing of it is tidied."""

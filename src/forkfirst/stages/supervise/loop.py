@@ -75,6 +75,8 @@ def leave_after(supervisor: Supervisor, work: Callable[[], int]) -> NoReturn:
         traceback.print_exc()
     if start.server is not None:
         start.server.stop()
+    if status:
+        start.note_end(status)
     start.tidy()
     session.leave(status)
 
