@@ -13,6 +13,7 @@ from forkfirst.plan import (
     listener,
     managing,
     order,
+    preparation,
     service,
     spawning,
     steps,
@@ -47,6 +48,9 @@ _DAEMON_7 = {
     14: "tell the original process that initialisation is complete",
     15: "the original process exits",
 }
+
+_ALWAYS = (steps, preparation)
+"""Modules of steps that every start has."""
 
 _SELDOM = (confinement, adoption, managing, preloading, spawning)
 """Modules of steps that few services have."""
@@ -242,16 +246,19 @@ def _compare_spawning() -> list[str]:
 
 def _explain_each_kind() -> list[str]:
     parts = ["## Every kind of step\n"]
-    known = {module.__name__ for module in (steps, *_SELDOM)}
+    known = {module.__name__ for module in (*_ALWAYS, *_SELDOM)}
     kinds = [kind for kind in steps.Step.__subclasses__() if kind.__module__ in known]
     for kind in sorted(kinds, key=_place):
         parts += [f"### {kind.__name__}\n", f"{inspect.cleandoc(kind.__doc__ or '')}\n"]
     return parts
 
 
-def _place(kind: type[steps.Step]) -> tuple[bool, str, int]:
+def _place(kind: type[steps.Step]) -> tuple[int, str, int]:
     """Return where a kind is defined: those of every start come first."""
-    return kind.__module__ != steps.__name__, kind.__module__, inspect.getsourcelines(kind)[1]
+    always = [module.__name__ for module in _ALWAYS]
+    place = kind.__module__
+    rank = always.index(place) if place in always else len(always)
+    return rank, place, inspect.getsourcelines(kind)[1]
 
 
 def _make_example() -> Plan:

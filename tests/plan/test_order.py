@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkfirst.errors import ConfigError
-from forkfirst.plan import order, steps
+from forkfirst.plan import order, preparation, steps
 from forkfirst.plan.host import Host
 from forkfirst.plan.listener import parse_listener
 from forkfirst.plan.service import Declaration
@@ -59,17 +59,22 @@ def assert_order(chosen: tuple[steps.Step, ...], *wanted: type[steps.Step]) -> N
 @given(PLANS)
 def test_the_lock_is_taken_before_anything_that_others_could_disturb(plan: Plan) -> None:
     """N7: who has not got the lock has touched nothing of the one that runs."""
-    touching = (steps.OpenLog, steps.OpenListener, steps.OpenControlSocket, steps.KeepRecord)
+    touching = (
+        preparation.OpenLog,
+        preparation.OpenListener,
+        preparation.OpenControlSocket,
+        preparation.KeepRecord,
+    )
     for kind in touching:
-        assert_order(plan.launcher, steps.LockPidFile, kind)
-    assert steps.LockPidFile in kinds(plan.launcher)
+        assert_order(plan.launcher, preparation.LockPidFile, kind)
+    assert preparation.LockPidFile in kinds(plan.launcher)
 
 
 @given(PLANS)
 def test_what_is_certain_to_fail_is_found_before_anything_is_made(plan: Plan) -> None:
     """A mistyped target makes no directory."""
-    assert_order(plan.launcher, steps.CheckTarget, steps.MakeDirectory)
-    assert_order(plan.launcher, steps.CheckCommand, steps.MakeDirectory)
+    assert_order(plan.launcher, preparation.CheckTarget, preparation.MakeDirectory)
+    assert_order(plan.launcher, preparation.CheckCommand, preparation.MakeDirectory)
 
 
 @given(SERVICES, HOSTS)
@@ -78,10 +83,10 @@ def test_every_listener_is_opened_once_in_the_order_of_its_declaration(
 ) -> None:
     """Before the handover: a start that fails at a port has not loaded the program."""
     plan = order.make_plan(service, host)
-    opened = [step.listener for step in plan.launcher if isinstance(step, steps.OpenListener)]
+    opened = [step.listener for step in plan.launcher if isinstance(step, preparation.OpenListener)]
     assert tuple(opened) == service.listeners
-    assert_order(plan.launcher, steps.OpenListener, steps.HandOver)
-    assert steps.OpenListener not in kinds(plan.worker)
+    assert_order(plan.launcher, preparation.OpenListener, preparation.HandOver)
+    assert preparation.OpenListener not in kinds(plan.worker)
 
 
 @given(PLANS)
@@ -108,8 +113,8 @@ def test_whoever_detaches_forks_twice_and_waits_last(plan: Plan) -> None:
         return
     assert kinds(plan.first)[-1] is steps.Fork
     assert kinds(plan.leader) == [steps.StartSession, steps.ForkAgain]
-    assert kinds(plan.launcher)[-1] is steps.HandOver
-    assert kinds(plan.steps)[-1] is steps.AwaitReady
+    assert kinds(plan.launcher)[-1] is preparation.HandOver
+    assert kinds(plan.steps)[-1] is preparation.AwaitReady
     assert_order(plan.first, steps.HoldStandardDescriptors, steps.OpenReport, steps.Fork)
     assert_order(plan.first, steps.JudgeFork, steps.Fork)
 
@@ -119,8 +124,8 @@ def test_a_foreground_detaches_nothing(service: Declaration, host: Host) -> None
     """Its supervisor chose the session, the descriptors, the signals and the directory."""
     plan = order.make_plan(service, host, foreground=True)
     detaching = {
-        *(steps.StartSession, steps.ForkAgain, steps.CloseDescriptors, steps.HandOver),
-        *(steps.ResetSignalHandlers, steps.AwaitReady),
+        *(steps.StartSession, steps.ForkAgain, steps.CloseDescriptors, preparation.HandOver),
+        *(steps.ResetSignalHandlers, preparation.AwaitReady),
     }
     assert not detaching & set(kinds(plan.steps))
     changes = [step for step in plan.worker if isinstance(step, steps.ChangeDirectory)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forkfirst.errors import ConfigError
-from forkfirst.plan import order, serving, steps
+from forkfirst.plan import order, preparation, serving
 from forkfirst.plan.host import Host
 from forkfirst.plan.listener import parse_listener
 from forkfirst.plan.service import Declaration
@@ -60,7 +60,7 @@ def test_the_server_is_looked_for_before_anything_is_opened() -> None:
     """A server that is not installed must leave nothing to be undone."""
     plan = order.make_plan(declare(), HOST)
     kinds = [type(step) for step in plan.launcher]
-    assert kinds.index(steps.CheckServer) < kinds.index(steps.LockPidFile)
+    assert kinds.index(preparation.CheckServer) < kinds.index(preparation.LockPidFile)
     assert "serve it with uvicorn" in plan.worker[-1].describe()
 
 

@@ -12,8 +12,8 @@ from forkfirst.plan.fleet import state as states
 from forkfirst.plan.fleet.state import Settings, Worker
 from forkfirst.plan.host import Host, PassedDescriptor
 from forkfirst.plan.listener import parse_listener
+from forkfirst.plan.preparation import OpenListener
 from forkfirst.plan.service import Declaration, make_settings
-from forkfirst.plan.steps import OpenListener
 from support.fleet_world import World
 
 SPREAD = "web=127.0.0.1:8000?reuseport=1"

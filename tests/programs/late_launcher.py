@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forkfirst import config, errors
-from forkfirst.plan import order, steps
+from forkfirst.plan import order, preparation
 from forkfirst.stages import apply, fork_first, launch, probe
 from forkfirst.stages.start import Start
 
 if TYPE_CHECKING:
-    from forkfirst.plan.steps import AwaitReady
+    from forkfirst.plan.preparation import AwaitReady
 
 
 def wait_for_the_end(step: AwaitReady, start: Start) -> None:
     """Wait until the leader has told all that it knows, and has left; then do the step."""
     assert start.forked is not None
     os.waitid(os.P_PID, start.forked.child, os.WEXITED | os.WNOWAIT)
-    apply.TABLE[steps.AwaitReady](step, start)
+    apply.TABLE[preparation.AwaitReady](step, start)
 
 
 def wait_until_told(step: AwaitReady, start: Start) -> None:
     """Wait until the program has said where it is; then do the step."""
     Path(os.environ["HANGS"]).read_text()
-    apply.TABLE[steps.AwaitReady](step, start)
+    apply.TABLE[preparation.AwaitReady](step, start)
 
 
 def main(file: str, seconds: str = "") -> int:
@@ -42,7 +42,7 @@ def main(file: str, seconds: str = "") -> int:
     service = config.make_declaration("app", [(settings, origin)])
     plan = order.make_plan(service, probe.read_host(detaching=True))
     wait = wait_until_told if seconds else wait_for_the_end
-    table = apply.with_changes({steps.AwaitReady: wait})
+    table = apply.with_changes({preparation.AwaitReady: wait})
     try:
         launch.launch(Start(plan, forked=fork_first.fork_service(table)), table)
     except errors.ForkfirstError as error:

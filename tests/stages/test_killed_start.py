@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from forkfirst.plan import order, steps
+from forkfirst.plan import order, preparation, steps
 from forkfirst.plan.host import Host
 from forkfirst.plan.listener import parse_listener
 from forkfirst.plan.service import Declaration
@@ -31,7 +31,7 @@ def who_takes(step: steps.Step) -> str:
 
 def who_is_there(step: steps.Step) -> tuple[str, ...]:
     """Which processes there are, or will soon be, when *step* has been taken."""
-    if isinstance(step, steps.AwaitReady):
+    if isinstance(step, preparation.AwaitReady):
         return ("launcher",)
     if step in PLAN.first and not isinstance(step, steps.Fork):
         return ("launcher",)
@@ -57,7 +57,8 @@ def kill_and_start_again(home: Home, number: int, victim: str) -> None:
     done = home.run(sys.executable, PROGRAMS / "killed_start.py", number, victim)
     if done.status == -signal.SIGKILL:
         assert victim == "launcher"
-        if not isinstance(PLAN.steps[number], steps.AwaitReady):  # it was ready, and stands alone
+        # After the last step it was ready, and stands alone.
+        if not isinstance(PLAN.steps[number], preparation.AwaitReady):
             home.wait_alone()
     elif done.status == 0:
         assert victim == "leader", "only the leader can be spared"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from forkfirst.plan import adoption, confinement, managing, spawning, steps
+from forkfirst.plan import adoption, confinement, managing, preparation, spawning, steps
 from forkfirst.plan.fleet import preloading
 from forkfirst.stages import apply
 
 KINDS: set[type[steps.Step]] = {
     kind
-    for module in (steps, confinement, adoption, managing, preloading, spawning)
+    for module in (steps, preparation, confinement, adoption, managing, preloading, spawning)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, steps.Step) and kind is not steps.Step
 }

@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.plan.host import Host, PassedDescriptor
     from forkfirst.plan.listener import Listener
+    from forkfirst.plan.preparation import OpenListener
     from forkfirst.plan.service import Declaration
-    from forkfirst.plan.steps import OpenListener
 
 LISTENING = ("tcp", "udp", "unix", "unixgram", "seqpacket", "vsock")
 """The kinds of what a program can listen on."""

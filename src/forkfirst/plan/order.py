@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forkfirst.errors import ConfigError, PermissionRefusedError
-from forkfirst.plan import steps
+from forkfirst.plan import preparation, steps
 from forkfirst.plan.first import FIRST_STEPS, LEADER_STEPS, early_module, plan_early
 from forkfirst.plan.places import find_places
 from forkfirst.plan.plan import Plan
@@ -73,7 +73,7 @@ def make_plan(
         early=early,
         launcher=_launcher_steps(outside, host, places, mode),
         worker=_worker_steps(service, host, places, mode),
-        last=(steps.AwaitReady(seconds=service.ready_seconds),) if mode == DAEMON else (),
+        last=(preparation.AwaitReady(seconds=service.ready_seconds),) if mode == DAEMON else (),
         program=program,
         template=template,
     )
@@ -145,16 +145,16 @@ def _launcher_steps(
     chosen.extend(_directories(host, places))
     if places.pid_file:
         # The lock comes before anything that a second starter could disturb.
-        chosen.append(steps.LockPidFile(path=places.pid_file))
+        chosen.append(preparation.LockPidFile(path=places.pid_file))
     if mode == DAEMON or service.log:
         chosen.extend(_log_steps(service, host, places))
     chosen.extend(_listener_steps(service, host))
     if places.control_socket:
-        chosen.append(steps.OpenControlSocket(path=places.control_socket))
+        chosen.append(preparation.OpenControlSocket(path=places.control_socket))
     if places.record:
-        chosen.append(steps.KeepRecord(path=places.record))
+        chosen.append(preparation.KeepRecord(path=places.record))
     if mode == DAEMON:
-        chosen.append(steps.HandOver())
+        chosen.append(preparation.HandOver())
     if mode == FIRST_PROCESS:
         chosen.extend((steps.JudgeFork(), steps.Fork()))
     return tuple(chosen)
@@ -162,17 +162,19 @@ def _launcher_steps(
 
 def _check_program(service: Declaration) -> tuple[Step, ...]:
     if service.command:
-        return (steps.CheckCommand(command=service.command[0], root=service.chroot),)
-    named = steps.CheckTarget(target=service.target, directory=service.source_directory)
-    return (named, steps.CheckServer(server=service.serve)) if service.serve else (named,)
+        return (preparation.CheckCommand(command=service.command[0], root=service.chroot),)
+    named = preparation.CheckTarget(target=service.target, directory=service.source_directory)
+    return (named, preparation.CheckServer(server=service.serve)) if service.serve else (named,)
 
 
 def _log_steps(service: Declaration, host: Host, places: Places) -> tuple[Step, ...]:
-    opened = steps.OpenLog(path=places.log)
+    opened = preparation.OpenLog(path=places.log)
     if places.log_directory == places.run_directory:
         return (opened,)
     owner = None if service.log else host.identity
-    made = steps.MakeDirectory(path=places.log_directory, mode=0o755, private=False, owner=owner)
+    made = preparation.MakeDirectory(
+        path=places.log_directory, mode=0o755, private=False, owner=owner
+    )
     return made, opened
 
 
@@ -184,10 +186,10 @@ def _listener_steps(service: Declaration, host: Host) -> tuple[Step, ...]:
     return tuple(plan_opening(service, listener) for listener in service.listeners)
 
 
-def plan_opening(service: Declaration, listener: Listener) -> steps.OpenListener:
+def plan_opening(service: Declaration, listener: Listener) -> preparation.OpenListener:
     """Return the step that opens *listener*, which was not passed, for *service*."""
     if not service.workers or not listener.options.reuseport:
-        return steps.OpenListener(listener=listener)
+        return preparation.OpenListener(listener=listener)
     from forkfirst.plan import spreading  # noqa: PLC0415 - few services are spread
 
     return spreading.plan_opening(service, listener)
@@ -322,11 +324,11 @@ def _directories(host: Host, places: Places) -> tuple[Step, ...]:
     chosen = []
     if places.pid_file:
         own = places.record.rpartition("/")[0]
-        chosen.append(steps.MakeDirectory(path=own, mode=0o700, private=True))
+        chosen.append(preparation.MakeDirectory(path=own, mode=0o700, private=True))
     if host.identity is not None:  # that user could not make them
         made = (places.run_directory, places.state, places.cache)
         chosen.extend(
-            steps.MakeDirectory(path=path, mode=0o700, private=True, owner=host.identity)
+            preparation.MakeDirectory(path=path, mode=0o700, private=True, owner=host.identity)
             for path in made
         )
     return tuple(chosen)

@@ -5,7 +5,7 @@ It is what `reuseport` asks for where there are workers. Loaded only then.
 
 from __future__ import annotations
 
-from forkfirst.plan.steps import OpenListener
+from forkfirst.plan.preparation import OpenListener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

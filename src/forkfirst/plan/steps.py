@@ -12,9 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from forkfirst.plan.host import Identity
-    from forkfirst.plan.listener import Listener
-
 
 class Step(Value):
     """One effect. Its class names the kind, its fields the particulars.
@@ -121,136 +118,6 @@ class ImportRuntimeModule(Step):
         return f"import module {self.module}, while the launcher takes its steps"
 
 
-# -- in the launcher, while the service waits --------------------------------------------------
-
-
-class CheckTarget(Step):
-    """Look whether the program is there at all, without importing it."""
-
-    manual = "stat(2)"
-    taken_in = "preparing"
-    target: str
-    directory: str
-
-    def describe(self) -> str:
-        return f"check that {self.target} exists, without importing it"
-
-
-class CheckServer(Step):
-    """Look whether the server of an application is installed, without importing it."""
-
-    manual = "forkfirst(1)"
-    taken_in = "preparing"
-    server: str
-
-    def describe(self) -> str:
-        return f"check that {self.server} is installed, without importing it"
-
-
-class CheckCommand(Step):
-    """Look whether the command can be executed at all."""
-
-    manual = "execvp(3)"
-    taken_in = "preparing"
-    command: str
-    root: str = ""
-
-    def describe(self) -> str:
-        where = f" below {self.root}" if self.root else ""
-        return f"check that {self.command} can be executed{where}"
-
-
-class MakeDirectory(Step):
-    """Make a directory and its parents; refuse one that somebody else controls."""
-
-    manual = "mkdir(2)"
-    taken_in = "preparing"
-    path: str
-    mode: int
-    private: bool
-    owner: Identity | None = None
-
-    def describe(self) -> str:
-        whose = "ours" if self.owner is None else self.owner.name + "'s"
-        alone = f", and check that it is {whose} alone" if self.private else ""
-        return f"make directory {self.path} with mode {self.mode:04o}{alone}"
-
-
-class LockPidFile(Step):
-    """Take the lock that says who runs: `flock` on the pid file."""
-
-    manual = "flock(2)"
-    taken_in = "preparing"
-    sysv = 12
-    path: str
-
-    def describe(self) -> str:
-        return f"lock pid file {self.path}, or say who holds it"
-
-
-class OpenLog(Step):
-    """Open the log for appending."""
-
-    manual = "open(2)"
-    taken_in = "preparing"
-    path: str
-    mode: int = 0o640
-
-    def describe(self) -> str:
-        return f"open log {self.path} for appending, mode {self.mode:04o}"
-
-
-class OpenListener(Step):
-    """Bind and listen; the socket outlives every process that serves it.
-
-    Attributes:
-        spread: On how many sockets, one for each worker; 0 is one that all share.
-    """
-
-    manual = "listen(2)"
-    taken_in = "preparing"
-    listener: Listener
-    spread: int = 0
-
-    def describe(self) -> str:
-        several = f" with {self.spread} sockets" if self.spread > 1 else " with a socket"
-        return f"listen on {self.listener}" + (
-            f"{several}, one for each worker" if self.spread else ""
-        )
-
-
-class OpenControlSocket(Step):
-    """Bind the socket on which the running service answers `status`, `stacks`, …."""
-
-    manual = "unix(7)"
-    taken_in = "preparing"
-    path: str
-
-    def describe(self) -> str:
-        return f"open control socket {self.path}, mode 0600"
-
-
-class KeepRecord(Step):
-    """Write down how this service was started, for `restart` and for `stop` by name."""
-
-    manual = "rename(2)"
-    taken_in = "preparing"
-    path: str
-
-    def describe(self) -> str:
-        return f"note in {self.path} how the service was started"
-
-
-class HandOver(Step):
-    """Pass the plan, and every descriptor of the service, to the process that waits."""
-
-    manual = "unix(7)"
-    taken_in = "preparing"
-
-    def describe(self) -> str:
-        return "pass the plan, the lock, the log and every listener to the service"
-
-
 # -- in the service ------------------------------------------------------------------------------
 
 
@@ -349,6 +216,7 @@ class ServeControl(Step):
     """Start the one small thread that answers on the control socket."""
 
     manual = "pthreads(7)"
+    taken_in = "child"
 
     def describe(self) -> str:
         return "start the control thread"
@@ -358,6 +226,7 @@ class RunProgram(Step):
     """Create the runtime, import the program, run it; report READY when it is."""
 
     manual = "forkfirst(1)"
+    taken_in = "child"
     sysv = 14
     target: str
     command: tuple[str, ...]
@@ -383,18 +252,3 @@ class Supervise(Step):
 
     def describe(self) -> str:
         return f"keep {self.workers} workers alive, each forked from here; report READY"
-
-
-# -- and last, in the launcher again --------------------------------------------------------------
-
-
-class AwaitReady(Step):
-    """Wait for READY; on anything else end the service and undo every step."""
-
-    manual = "poll(2)"
-    taken_in = "preparing"
-    sysv = 15
-    seconds: float
-
-    def describe(self) -> str:
-        return f"wait for READY, at most {self.seconds:g} s, then exit 0; else undo it all"

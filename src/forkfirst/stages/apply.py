@@ -87,18 +87,6 @@ def _write_pid(_: steps.WritePid, start: Start) -> None:
         start.pid_file.rewrite(os.getpid())
 
 
-def _serve_control(_: steps.ServeControl, start: Start) -> None:
-    from forkfirst.stages import child  # noqa: PLC0415 - after the fork only
-
-    child.serve_control(start)
-
-
-def _run_program(_: steps.RunProgram, start: Start) -> None:
-    from forkfirst.stages import child  # noqa: PLC0415 - after the fork only
-
-    child.run_program(start)
-
-
 class _Table(dict[type[steps.Step], "Callable[[Any, Any], None]"]):
     """Also finds the steps that few services have, in the module that takes them."""
 
@@ -117,8 +105,6 @@ _ENTRIES: Table = {
     steps.RedirectStandardStreams: _redirect_standard_streams,
     steps.CloseDescriptors: _close_descriptors,
     steps.WritePid: _write_pid,
-    steps.ServeControl: _serve_control,
-    steps.RunProgram: _run_program,
 }
 TABLE: Table = _Table(_ENTRIES)
 

@@ -12,7 +12,7 @@ import sys
 import time
 
 from forkfirst import errors
-from forkfirst.plan import first, steps
+from forkfirst.plan import first, preparation, steps
 from forkfirst.stages import answers, program, taking
 from forkfirst.stages.taking import NO_DESCRIPTOR
 from forkfirst.unix import session, stdio
@@ -42,7 +42,7 @@ def wait_for_plan(forked: Forked, module: str, table: Table) -> NoReturn:
 
         start = handover.take_over(forked)
     except (OSError, ImportError) as error:
-        failure = taking.explain_refusal(steps.HandOver(), error)
+        failure = taking.explain_refusal(preparation.HandOver(), error)
         taking.report_refusal(forked.report_to, failure)
         session.leave(failure.exit_status)
     except errors.ForkfirstError as error:
@@ -356,3 +356,9 @@ def _show_exception(error: BaseException) -> None:
 
     ending.print_error(error)
     sys.stderr.flush()
+
+
+TABLE: Table = {
+    steps.ServeControl: lambda _, start: serve_control(start),
+    steps.RunProgram: lambda _, start: run_program(start),
+}

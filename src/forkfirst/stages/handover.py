@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from forkfirst.plan import preparation
 from forkfirst.stages import packing
 from forkfirst.stages.start import Start
 from forkfirst.stages.taking import NO_DESCRIPTOR
@@ -12,6 +13,7 @@ from forkfirst.unix import held_pidfile, passage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.stages.fork_first import Forked
+    from forkfirst.stages.taking import Table
 
 
 def hand_over(start: Start) -> None:
@@ -63,3 +65,6 @@ def take_over(forked: Forked) -> Start | None:
     start.log_offset = log_offset
     start.report_to = forked.report_to
     return start
+
+
+TABLE: Table = {preparation.HandOver: lambda _, start: hand_over(start)}

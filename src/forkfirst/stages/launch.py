@@ -11,7 +11,7 @@ import signal
 import time
 
 from forkfirst import errors
-from forkfirst.plan import first, steps
+from forkfirst.plan import first, preparation
 from forkfirst.stages import apply, fork_first, taking
 from forkfirst.stages.fork_first import ENDING_SIGNALS
 from forkfirst.unix import children, signals
@@ -95,7 +95,7 @@ def _explain(name: str, error: errors.ForkfirstError) -> str:
 # -- waiting for READY -----------------------------------------------------------------------------
 
 
-def await_ready(step: steps.AwaitReady, start: Start) -> None:
+def await_ready(step: preparation.AwaitReady, start: Start) -> None:
     """Wait until the service is ready; on anything else take it down and say why.
 
     Raises:
@@ -126,7 +126,7 @@ def await_ready(step: steps.AwaitReady, start: Start) -> None:
     raise failure
 
 
-def _wait_or_give_up(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
+def _wait_or_give_up(step: preparation.AwaitReady, start: Start) -> errors.ForkfirstError | None:
     """Wait, with the signals heard that were blocked since the fork; they are blocked again after.
 
     So the outcome stands when this returns, and what is said about it is the truth.
@@ -140,7 +140,7 @@ def _wait_or_give_up(step: steps.AwaitReady, start: Start) -> errors.ForkfirstEr
     return failure
 
 
-def _wait(step: steps.AwaitReady, start: Start) -> errors.ForkfirstError | None:
+def _wait(step: preparation.AwaitReady, start: Start) -> errors.ForkfirstError | None:
     deadline = time.monotonic() + step.seconds
     ended: Report | None = None
     while True:
@@ -313,3 +313,6 @@ def _describe_size(size: int) -> str:
     if size < 1024:  # noqa: PLR2004 - one KiB
         return f"{size} bytes"
     return f"{size / 1024:.1f} KiB"
+
+
+TABLE: Table = {preparation.AwaitReady: await_ready}

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from forkfirst.plan.adoption import TakeBackListener
     from forkfirst.plan.listener import Listener
-    from forkfirst.plan.steps import OpenListener
+    from forkfirst.plan.preparation import OpenListener
 
 
 def open_listener(listener: Listener, *, reuseaddr: bool = True, joinable: bool = False) -> int:

@@ -10,7 +10,7 @@ import os
 import stat
 
 from forkfirst import errors
-from forkfirst.plan import steps
+from forkfirst.plan import preparation, steps
 from forkfirst.stages import taking
 from forkfirst.stages.start import unlink_if_present
 
@@ -41,7 +41,7 @@ def _hold_standard_descriptors(_: steps.HoldStandardDescriptors, __: Start) -> N
     stdio.hold_standard_descriptors()
 
 
-def _check_target(step: steps.CheckTarget, start: Start) -> None:
+def _check_target(step: preparation.CheckTarget, start: Start) -> None:
     if start.program is not None:
         return
     from forkfirst.runtime import target  # noqa: PLC0415 - only where the program is named by text
@@ -49,7 +49,7 @@ def _check_target(step: steps.CheckTarget, start: Start) -> None:
     target.check_exists(step.target, step.directory)
 
 
-def _check_server(step: steps.CheckServer, _: Start) -> None:
+def _check_server(step: preparation.CheckServer, _: Start) -> None:
     from forkfirst.runtime import target  # noqa: PLC0415 - only for an application
 
     if not target.is_installed(step.server):
@@ -57,7 +57,7 @@ def _check_server(step: steps.CheckServer, _: Start) -> None:
         raise errors.ConfigError(message, hint=f"pip install 'forkfirst[{step.server}]'")
 
 
-def _check_command(step: steps.CheckCommand, start: Start) -> None:
+def _check_command(step: preparation.CheckCommand, start: Start) -> None:
     name = step.command
     folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
     for folder in folders:
@@ -69,7 +69,7 @@ def _check_command(step: steps.CheckCommand, start: Start) -> None:
     raise errors.TargetError(message)
 
 
-def _make_directory(step: steps.MakeDirectory, _: Start) -> None:
+def _make_directory(step: preparation.MakeDirectory, _: Start) -> None:
     try:
         if step.owner is not None:
             from forkfirst.stages import confining  # noqa: PLC0415 - only for another user
@@ -96,7 +96,7 @@ def _make_directory(step: steps.MakeDirectory, _: Start) -> None:
         raise errors.UnsafePathError(message, hint="it must be yours, and writable by nobody else")
 
 
-def _lock_pid_file(step: steps.LockPidFile, start: Start) -> None:
+def _lock_pid_file(step: preparation.LockPidFile, start: Start) -> None:
     from forkfirst.unix import pidfile  # noqa: PLC0415 - only where there is one
 
     try:
@@ -122,7 +122,7 @@ def _owner_of(path: str, start: Start) -> AbstractContextManager[None]:
     return confining.acting_as_owner(start.plan.identity, os.path.dirname(path))
 
 
-def _open_log(step: steps.OpenLog, start: Start) -> None:
+def _open_log(step: preparation.OpenLog, start: Start) -> None:
     from forkfirst.unix import log_file  # noqa: PLC0415 - only where there is one
 
     with _owner_of(step.path, start):
@@ -132,7 +132,7 @@ def _open_log(step: steps.OpenLog, start: Start) -> None:
         start.on_failure(lambda: unlink_if_present(step.path))
 
 
-def _open_listener(step: steps.OpenListener, start: Start) -> None:
+def _open_listener(step: preparation.OpenListener, start: Start) -> None:
     from forkfirst.stages import listeners  # noqa: PLC0415 - only where there is a listener
 
     opened = listeners.open_sockets(step)
@@ -143,7 +143,7 @@ def _open_listener(step: steps.OpenListener, start: Start) -> None:
         start.made_path(step.listener.path)
 
 
-def _open_control_socket(step: steps.OpenControlSocket, start: Start) -> None:
+def _open_control_socket(step: preparation.OpenControlSocket, start: Start) -> None:
     from forkfirst.control import server  # noqa: PLC0415 - its imports are loaded by now
 
     with _owner_of(step.path, start):
@@ -151,7 +151,7 @@ def _open_control_socket(step: steps.OpenControlSocket, start: Start) -> None:
     start.made_path(step.path)
 
 
-def _keep_record(step: steps.KeepRecord, start: Start) -> None:
+def _keep_record(step: preparation.KeepRecord, start: Start) -> None:
     from forkfirst.stages import record  # noqa: PLC0415 - keeps this table readable
 
     places = start.plan.places
@@ -178,29 +178,15 @@ def _keep_record(step: steps.KeepRecord, start: Start) -> None:
         start.replaced = step.path, old
 
 
-def _hand_over(_: steps.HandOver, start: Start) -> None:
-    from forkfirst.stages import handover  # noqa: PLC0415 - not in the foreground
-
-    handover.hand_over(start)
-
-
-def _await_ready(step: steps.AwaitReady, start: Start) -> None:
-    from forkfirst.stages import launch  # noqa: PLC0415 - launch imports this table
-
-    launch.await_ready(step, start)
-
-
 TABLE: Table = {
     steps.HoldStandardDescriptors: _hold_standard_descriptors,
-    steps.CheckTarget: _check_target,
-    steps.CheckServer: _check_server,
-    steps.CheckCommand: _check_command,
-    steps.MakeDirectory: _make_directory,
-    steps.LockPidFile: _lock_pid_file,
-    steps.OpenLog: _open_log,
-    steps.OpenListener: _open_listener,
-    steps.OpenControlSocket: _open_control_socket,
-    steps.KeepRecord: _keep_record,
-    steps.HandOver: _hand_over,
-    steps.AwaitReady: _await_ready,
+    preparation.CheckTarget: _check_target,
+    preparation.CheckServer: _check_server,
+    preparation.CheckCommand: _check_command,
+    preparation.MakeDirectory: _make_directory,
+    preparation.LockPidFile: _lock_pid_file,
+    preparation.OpenLog: _open_log,
+    preparation.OpenListener: _open_listener,
+    preparation.OpenControlSocket: _open_control_socket,
+    preparation.KeepRecord: _keep_record,
 }
