@@ -421,9 +421,12 @@ def test_a_program_that_waits_for_reloads_has_sighup_to_itself(home: Home) -> No
     """It loads its settings anew in its own way, and `forkfirst reload` is still there."""
     home.program(
         "app.py",
+        "import asyncio\n"
         "async def main(context):\n"
+        "    reload = asyncio.ensure_future(context.wait_reload())\n"
+        "    await asyncio.sleep(0)  # it waits now; a signal before that would be a reload\n"
         "    context.ready('first')\n"
-        "    await context.wait_reload()\n"
+        "    await reload\n"
         "    context.status('heard')\n"
         "    await context.wait_stopping()\n",
     )
