@@ -313,9 +313,12 @@ def run_under_strace(home: Home, *words: object) -> tuple[Done, list[str]]:
     trace = home.directory / "trace"
     traced = ("strace", "-f", "-qq", "-o", trace, "-e", "trace=fork,vfork,clone,clone3")
     done = home.run(*traced, *words)
-    # -f waits for the daemon as well: by now it was ended by the program.
+    # -f waits for the daemon as well: by now it was ended by the program. A call that another
+    # process interrupts has two lines, and its flags in the first.
     return done, [
-        line for line in trace.read_text().splitlines() if "clone" in line or "fork" in line
+        line
+        for line in trace.read_text().splitlines()
+        if ("clone" in line or "fork" in line) and "resumed>" not in line
     ]
 
 
