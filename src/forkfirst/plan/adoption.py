@@ -9,7 +9,7 @@ stream or datagrams, of which family, is not: a listener of another kind is refu
 from __future__ import annotations
 
 from forkfirst.errors import ConfigError
-from forkfirst.plan import keeping, spreading
+from forkfirst.plan import keeping
 from forkfirst.plan.steps import Step
 
 TYPE_CHECKING = False
@@ -116,6 +116,8 @@ def plan_listeners(service: Declaration, host: Host) -> tuple[Step, ...]:
         elif listener.inherited and not found:
             raise _missing(listener, host)
         elif not found:
+            from forkfirst.plan import spreading  # noqa: PLC0415 - not where all were passed
+
             opening = spreading.plan_opening(service, listener)
             chosen.append(_take_back(opening, kept) or opening)
     for one in left:

@@ -7,9 +7,7 @@ import os
 from forkfirst import errors
 from forkfirst.plan import adoption, keeping
 from forkfirst.plan.host import PassedDescriptor
-from forkfirst.plan.listener import parse_listener
-from forkfirst.systemd import activation, listeners, notify
-from forkfirst.unix import sockets
+from forkfirst.systemd import activation, listeners
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -49,6 +47,9 @@ def _find_kept(name: str, fd: int, kind: str) -> str:
     said = keeping.read_name(name)
     if said is None:
         return ""
+    from forkfirst.plan.listener import parse_listener  # noqa: PLC0415 - only where one is kept
+    from forkfirst.unix import sockets  # noqa: PLC0415 - as above
+
     text, identity = said
     try:
         listener = parse_listener(text)
@@ -100,6 +101,10 @@ def _take_back_listener(step: adoption.TakeBackListener, start: Start) -> None:
 
 
 def _forget_listeners(step: adoption.ForgetListeners, _: Start) -> None:
+    from forkfirst.plan.listener import parse_listener  # noqa: PLC0415 - only where one is kept
+    from forkfirst.systemd import notify  # noqa: PLC0415 - as above
+    from forkfirst.unix import sockets  # noqa: PLC0415 - as above
+
     notifier = notify.Notifier.from_environment(os.environ, timeout=_PATIENCE)
     for one in step.kept:
         said = keeping.read_name(one.name)
