@@ -7,7 +7,7 @@ from forkfirst.plan import preparation, steps
 from forkfirst.plan.first import FIRST_STEPS, LEADER_STEPS, early_module, plan_early
 from forkfirst.plan.places import find_places
 from forkfirst.plan.plan import Plan
-from forkfirst.plan.service import check_service
+from forkfirst.plan.service import check_service, is_spread
 from forkfirst.values import replace
 
 TYPE_CHECKING = False
@@ -188,7 +188,7 @@ def _listener_steps(service: Declaration, host: Host) -> tuple[Step, ...]:
 
 def plan_opening(service: Declaration, listener: Listener) -> preparation.OpenListener:
     """Return the step that opens *listener*, which was not passed, for *service*."""
-    if not service.workers or not listener.options.reuseport:
+    if not is_spread(service, listener):
         return preparation.OpenListener(listener=listener)
     from forkfirst.plan import spreading  # noqa: PLC0415 - few services are spread
 

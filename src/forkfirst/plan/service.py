@@ -239,8 +239,13 @@ def make_settings(service: Declaration, processors: int) -> Settings:
     )
 
 
+def is_spread(service: Declaration, listener: Listener) -> bool:
+    """Return whether each worker is to have a socket of its own on *listener*; see `spreading`."""
+    return bool(service.workers and listener.kind == "tcp" and listener.options.reuseport)
+
+
 def _compute_yield_seconds(service: Declaration) -> float:
-    if not any(one.options.reuseport for one in service.listeners):
+    if not any(is_spread(service, one) for one in service.listeners):
         return 0.0
     from forkfirst.plan import spreading  # noqa: PLC0415 - few services are spread
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from forkfirst.plan.fleet import events
-from forkfirst.plan.service import make_settings
+from forkfirst.plan.service import is_spread, make_settings
 from forkfirst.stages import reload
 from forkfirst.stages.supervise import outside
 from forkfirst.stages.supervise.actions import Ticket
@@ -59,12 +59,8 @@ def take_over(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, A
 
 def _spread(supervisor: Supervisor, plan: Plan, fresh: Mapping[str, list[int]]) -> None:
     """Note which of the listeners that came have a socket for each worker."""
-    if not any(one.options.reuseport for one in plan.service.listeners):
-        return
-    from forkfirst.plan import spreading  # noqa: PLC0415 - few services are spread
-
     for one in plan.service.listeners:
-        if str(one) in fresh and spreading.is_spread(plan.service, one):
+        if str(one) in fresh and is_spread(plan.service, one):
             first, *others = fresh[str(one)]
             supervisor.spread.add(first, others)
 
