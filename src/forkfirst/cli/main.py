@@ -16,9 +16,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn, Protocol
+    from typing import Any, NoReturn, Protocol, TypeVar
 
     from forkfirst.stages.fork_first import Forked
+
+    Thing = TypeVar("Thing")
 
     class Family(Protocol):
         """A module of commands: each can describe its arguments and run."""
@@ -98,6 +100,25 @@ def complain(error: errors.ForkfirstError) -> None:
                 stream.flush()
         except OSError:
             continue
+
+
+def do_each(things: Sequence[Thing], act: Callable[[Thing], int]) -> int:
+    """Do *act* with each of *things*, whatever becomes of the others; the first failure counts.
+
+    Raises:
+        ForkfirstError: That of the only one.
+    """
+    status = 0
+    for thing in things:
+        try:
+            outcome = act(thing)
+        except errors.ForkfirstError as error:
+            if len(things) == 1:
+                raise
+            complain(error)
+            outcome = error.exit_status
+        status = status or outcome
+    return status
 
 
 def describe_refusal(error: OSError) -> errors.ForkfirstError:

@@ -79,20 +79,19 @@ def run(command: str, arguments: argparse.Namespace) -> int:
 
 def _start_each(services: list[Declaration], forked: Forked | None, *, spawn: bool) -> int:
     """Start every one of *services*, whatever becomes of the others; the first failure counts."""
-    from forkfirst.cli.main import complain  # noqa: PLC0415 - it has loaded us
+    from forkfirst.cli import main  # noqa: PLC0415 - it has loaded us
 
-    status = 0
-    for service in services:
+    made = [] if forked is None else [forked]
+
+    def act(service: Declaration) -> int:
         again = (*_command_line(), service.name)  # or a restart would start all of them
-        try:
-            start(service, again, foreground=False, forked=forked, spawn=spawn)
-        except errors.ForkfirstError as error:
-            complain(error)
-            status = status or error.exit_status
+        # It becomes the first one, or is gone with it.
+        waiting = made.pop() if made else None
+        start(service, again, foreground=False, forked=waiting, spawn=spawn)
         sys.stdout.flush()
-        # It has become this one, or is gone with it.
-        forked = None
-    return status
+        return 0
+
+    return main.do_each(services, act)
 
 
 # -- start -----------------------------------------------------------------------------------------

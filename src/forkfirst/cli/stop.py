@@ -13,7 +13,6 @@ from forkfirst.stages import record, running
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from forkfirst.cli.known import KnownService
     from forkfirst.plan.service import Declaration
@@ -44,34 +43,15 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 
 def run(command: str, arguments: argparse.Namespace) -> int:
     """Do *command*; return its exit status."""
+    from forkfirst.cli import main  # noqa: PLC0415 - it has loaded us
+
     if command == "forget":
         return forget(arguments.names)
     names = arguments.names or declare.list_declared(f"name one, to {command} it")
     services = [known.find(name) for name in names]
     if command == "restart":
         return restart(services, arguments.grace_period)
-    return _do_each(services, lambda service: stop(service, arguments.grace_period))
-
-
-def _do_each(services: list[KnownService], act: Callable[[KnownService], int]) -> int:
-    """Do *act* with each service, whatever becomes of the others; the first failure counts.
-
-    Raises:
-        ForkfirstError: That of the only one.
-    """
-    from forkfirst.cli.main import complain  # noqa: PLC0415 - it has loaded us
-
-    status = 0
-    for service in services:
-        try:
-            outcome = act(service)
-        except errors.ForkfirstError as error:
-            if len(services) == 1:
-                raise
-            complain(error)
-            outcome = error.exit_status
-        status = status or outcome
-    return status
+    return main.do_each(services, lambda service: stop(service, arguments.grace_period))
 
 
 def stop(service: KnownService, grace: float | None) -> int:
@@ -131,13 +111,14 @@ def restart(services: list[KnownService], grace: float | None) -> int:
         _stop_to_restart(services[0], grace)
         os.execv(services[0].command[0], services[0].command)  # noqa: S606 - our own interpreter, no shell
 
+    from forkfirst.cli import main  # noqa: PLC0415 - it has loaded us
     from forkfirst.stages import launch  # noqa: PLC0415 - only for several
 
     def act(service: KnownService) -> int:
         _stop_to_restart(service, grace)
         return launch.start_by_command(service.command)
 
-    return _do_each(services, act)
+    return main.do_each(services, act)
 
 
 def _stop_to_restart(service: KnownService, grace: float | None) -> None:
