@@ -24,9 +24,6 @@ _SEVERAL = ("*", "+")
 class Arguments:
     """What a command line means, as attributes: what argparse calls a namespace."""
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name)
-
 
 class _NotPlainError(Exception):
     """This command line is for argparse."""
@@ -60,8 +57,6 @@ class _Argument:
 
 class Parser:
     """Has arguments added like an `argparse.ArgumentParser`, and reads what is plain."""
-
-    usage = ""
 
     def __init__(self) -> None:
         self._options: dict[str, _Argument] = {}

@@ -13,6 +13,7 @@ from forkfirst.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _OURS = "forkfirst."
@@ -41,30 +42,27 @@ def unpack(octets: bytes) -> Any:
 
 
 def _flatten(content: Any) -> Any:
-    kind = type(content)
     if isinstance(content, Value):
+        kind = type(content)
         fields = {name: _flatten(getattr(content, name)) for name in kind.__fields__}
         return (..., kind.__module__, kind.__name__, fields)  # no tuple of ours begins with that
-    if kind is tuple:
-        return tuple([_flatten(one) for one in content])
-    if kind is list:
-        return [_flatten(one) for one in content]
-    if kind is dict:
-        return {name: _flatten(one) for name, one in content.items()}
-    return content
+    return _do_within(content, _flatten)
 
 
 def _restore(data: Any) -> Any:
-    kind = type(data)
-    if kind is tuple:
-        if data[:1] == (...,):
-            return _make_value(*data[1:])
-        return tuple([_restore(one) for one in data])
-    if kind is list:
-        return [_restore(one) for one in data]
+    if type(data) is tuple and data[:1] == (...,):
+        return _make_value(*data[1:])
+    return _do_within(data, _restore)
+
+
+def _do_within(content: Any, act: Callable[[Any], Any]) -> Any:
+    """Return *content* with *act* done to each thing in it, if it has any."""
+    kind = type(content)
+    if kind is tuple or kind is list:
+        return kind([act(one) for one in content])
     if kind is dict:
-        return {name: _restore(one) for name, one in data.items()}
-    return data
+        return {name: act(one) for name, one in content.items()}
+    return content
 
 
 def _make_value(module: str, name: str, fields: dict[str, Any]) -> Value:

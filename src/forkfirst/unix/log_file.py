@@ -282,9 +282,8 @@ def _replace_output(fd: int) -> None:
 def _explain(error: OSError, path: str) -> errors.ForkfirstError:
     if error.errno in (errno.ELOOP, errno.EMLINK):
         return errors.UnsafePathError(f"cannot trust the log {path}: it is a symbolic link")
+    message = f"cannot open the log {path}: {(error.strerror or str(error)).lower()}"
     if error.errno in _EXHAUSTED:
-        return errors.SystemRefusedError(
-            f"cannot open the log {path}: {(error.strerror or str(error)).lower()}"
-        )
+        return errors.SystemRefusedError(message)
     kind = errors.DiskFullError if error.errno in _FULL else errors.CannotCreateError
-    return kind(f"cannot open the log {path}: {(error.strerror or str(error)).lower()}")
+    return kind(message)
