@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ import pytest
 from forkfirst.plan.keeping import is_reserved
 from forkfirst.systemd import passing
 from forkfirst.systemd.notify_receiver import Receiver, open_receiver
+from support.hearing import each_message
 from support.service_home import PATIENCE, talk
 
 if TYPE_CHECKING:
@@ -68,13 +67,7 @@ class Manager:
                 running.kill()
 
     def _hear_until_ready(self) -> None:
-        waiting = select.poll()
-        waiting.register(self._receiver.fileno(), select.POLLIN)
-        deadline = time.monotonic() + PATIENCE
-        while waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            message = self._receiver.receive()
-            if message is None:
-                continue
+        for message in each_message(self._receiver):
             name = message.fields.get("FDNAME", "")
             if message.fields.get("FDSTORE") == "1" and name not in self.kept:
                 assert message.fields.get("FDPOLL") == "0" or not is_reserved(name)

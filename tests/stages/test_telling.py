@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from forkfirst.systemd.notify_receiver import Message, Receiver, open_receiver
+from support.hearing import each_message
 from support.service_home import PATIENCE
 
 if TYPE_CHECKING:
@@ -87,13 +87,7 @@ class Manager:
 
     def hear(self, name: str, value: str | None = None) -> dict[str, str]:
         """Wait for a message with the field *name*; return its fields."""
-        waiting = select.poll()
-        waiting.register(self._receiver.fileno(), select.POLLIN)
-        deadline = time.monotonic() + PATIENCE
-        while waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            message = self._receiver.receive()
-            if message is None:
-                continue
+        for message in each_message(self._receiver):
             self.heard.append(message)
             for fd in message.fds:
                 os.close(fd)

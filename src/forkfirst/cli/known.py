@@ -104,9 +104,8 @@ def find(name: str) -> KnownService:
         try:
             kept = record.read(default.record)
         except errors.ForkfirstError as error:
-            doubt = str(
-                error
-            )  # of another version, say: who holds the usual lock runs all the same
+            # Of another version, say: who holds the usual lock runs all the same.
+            doubt = str(error)
     else:
         default = places.find_granted_places(name, host)
     # A manager that gives it a directory of its own name has it listen there, without a pid file.
